@@ -1,0 +1,22 @@
+//! The pure part of Starling: what a cluster decides, with nothing of the world in it.
+//!
+//! [`scheduler::Scheduler`] and [`worker::Worker`] are deterministic machines: `handle(now, event, &mut effects)` takes
+//! an event and appends effects, and the same events give the same effects. Time, identity and randomness come in as
+//! arguments. This crate has no clock, no async runtime, no thread and no random-order map; `clippy.toml` beside it and
+//! its `Cargo.toml` keep that so.
+//!
+//! - [`ids`]: the typed ids of everything that crosses a boundary.
+//! - [`spec`]: what a client asks for: one task ([`spec::TaskSpec`]).
+//! - [`graph`]: a named task graph, checked before it is sent.
+//! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
+//! - [`failure`]: why a task has no result.
+//! - [`scheduler`], [`worker`], [`registry`]: the machines.
+
+pub mod failure;
+pub mod graph;
+pub mod ids;
+pub mod registry;
+pub mod scheduler;
+pub mod spec;
+pub mod wire;
+pub mod worker;

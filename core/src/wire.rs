@@ -1,0 +1,297 @@
+//! The messages between client, scheduler and worker.
+//!
+//! They cross in batches (`Vec` of these), postcard-encoded when they leave the process and as they are when they do
+//! not. A peer's message is input: the machines ignore or refuse what they did not expect and never assert on it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::failure::TaskFailure;
+use crate::graph::GraphError;
+use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Term, WorkerId};
+use crate::spec::TaskSpec;
+
+/// The version of every message in this module. Nodes of different versions refuse each other at admission.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The largest encoded result, in bytes, that rides in the completion instead of being fetched from its worker.
+pub const INLINE_RESULT_BYTES_MAX: usize = 16 * 1024;
+
+/// A function that a binary holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KindInfo {
+    /// The hash of the other fields.
+    pub kind: KindId,
+    /// The function's path.
+    pub name: String,
+    /// The function's signature, as written.
+    pub signature: String,
+}
+
+/// What a worker says of itself when it registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// The node that the worker runs on.
+    pub node: NodeId,
+    /// A name for people.
+    pub name: String,
+    /// How many tasks it runs at once, at least 1.
+    pub nthreads: u32,
+    /// How many bytes of outputs it may hold; 0 for no limit.
+    pub memory_limit: u64,
+}
+
+/// Client to scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromClient {
+    /// Open a job. Answered by [`ToClient::JobOpened`].
+    OpenJob {
+        /// A name for people.
+        name: String,
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+    },
+    /// Run these tasks. Answered by [`ToClient::Accepted`] or [`ToClient::Rejected`], all of them or none.
+    Submit {
+        /// The tasks' job.
+        job: JobId,
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// Names of the kinds that this job has not named before.
+        kinds: Vec<KindInfo>,
+        /// The tasks, with increasing indices that continue the job's.
+        tasks: Vec<TaskSpec>,
+    },
+    /// These values were put on workers by the client, as if tasks had computed them; they are wanted.
+    Scattered {
+        /// The values' job.
+        job: JobId,
+        /// Task index (continues the job's), size in bytes, holders.
+        values: Vec<(u32, u64, Vec<WorkerId>)>,
+    },
+    /// The client holds these results no longer.
+    Release {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
+    /// Who holds these outputs? Answered by [`ToClient::WhoHas`].
+    WhoHas {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// The tasks asked for.
+        tasks: Vec<TaskId>,
+    },
+    /// A fetch from these holders failed: the scheduler checks, and has the output computed again if nobody has it.
+    Unreachable {
+        /// The output that could not be fetched.
+        task: TaskId,
+        /// Where it was not found.
+        holders: Vec<WorkerId>,
+    },
+}
+
+/// Scheduler to client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToClient {
+    /// A worker that outputs may be fetched from. Sent before the first mention of its id.
+    Worker {
+        /// The id that other messages use.
+        worker: WorkerId,
+        /// What the worker said of itself.
+        info: WorkerInfo,
+    },
+    /// A worker is gone.
+    WorkerGone {
+        /// Its id.
+        worker: WorkerId,
+    },
+    /// The job is open.
+    JobOpened {
+        /// From the request.
+        token: u64,
+        /// The new job.
+        job: JobId,
+        /// The scheduler's term.
+        term: Term,
+    },
+    /// The tasks of this submission are known to the scheduler.
+    Accepted {
+        /// From the request.
+        token: u64,
+    },
+    /// None of the tasks of this submission was taken.
+    Rejected {
+        /// From the request.
+        token: u64,
+        /// Why.
+        error: SubmitError,
+    },
+    /// A wanted task has its output.
+    Finished {
+        /// The task.
+        task: TaskId,
+        /// The output's size in bytes.
+        nbytes: u64,
+        /// Where it is.
+        result: ResultAt,
+    },
+    /// A wanted task has failed for good.
+    Failed {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        failure: TaskFailure,
+    },
+    /// A wanted output that was announced is lost and will be computed again.
+    Recomputing {
+        /// The task.
+        task: TaskId,
+    },
+    /// The answer to [`FromClient::WhoHas`]: the tasks that have an output, with holders and size in bytes.
+    WhoHas {
+        /// From the request.
+        token: u64,
+        /// Task, holders, size in bytes.
+        holders: Vec<(TaskId, Vec<WorkerId>, u64)>,
+    },
+}
+
+/// Where a finished output is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResultAt {
+    /// Here: the encoded value.
+    Inline(Bytes),
+    /// In the stores of these workers.
+    Workers(SmallVec<[WorkerId; 2]>),
+}
+
+/// Why a submission was not taken. Nothing of it was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum SubmitError {
+    /// The job is not this client's, or not open.
+    #[error("job {0:?} is not open: connect again")]
+    UnknownJob(JobId),
+    /// The tasks do not form a graph.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The scheduler's binary does not hold these functions.
+    #[error(
+        "the cluster does not know {}: start its nodes from the program that submits them",
+        .0.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>().join(", ")
+    )]
+    UnknownKinds(Vec<KindInfo>),
+}
+
+/// Scheduler to worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Another worker that inputs may be fetched from. Sent before the first mention of its id.
+    Worker {
+        /// The id that other messages use.
+        worker: WorkerId,
+        /// Its node.
+        node: NodeId,
+    },
+    /// A worker is gone: fetches from it will fail.
+    WorkerGone {
+        /// Its id.
+        worker: WorkerId,
+    },
+    /// Run this.
+    Compute(Assignment),
+    /// Do not run this, if it has not begun; its completion will be ignored.
+    Cancel {
+        /// The task.
+        task: TaskId,
+        /// Which assignment of it.
+        attempt: Attempt,
+    },
+    /// Nobody needs this output any more.
+    Free {
+        /// The task whose output it is.
+        task: TaskId,
+    },
+}
+
+/// A task given to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The task.
+    pub task: TaskId,
+    /// Which try of it this is.
+    pub attempt: Attempt,
+    /// The function.
+    pub kind: KindId,
+    /// The encoded arguments.
+    pub payload: Bytes,
+    /// The outputs that are arguments, in the order in which the payload refers to them.
+    pub inputs: Vec<InputAt>,
+    /// Lower runs first.
+    pub priority: Priority,
+    /// Whether a small result shall ride in the completion, because a client waits for it.
+    pub inline_result: bool,
+}
+
+/// An input and where it was when the task was assigned. A location is a hint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputAt {
+    /// The task whose output it is.
+    pub task: TaskId,
+    /// Its size in bytes.
+    pub nbytes: u64,
+    /// Who holds it.
+    pub holders: SmallVec<[WorkerId; 2]>,
+}
+
+/// The order in which tasks run: lower first. User priority, then order of submission, then order in the graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Priority {
+    /// The user's priority, negated.
+    pub user: i32,
+    /// The number of the submission.
+    pub submission: u32,
+    /// The place in the submission.
+    pub order: u32,
+}
+
+/// Worker to scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// The task has run, and its output is in this worker's store.
+    Finished {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+        /// The output's size in bytes.
+        nbytes: u64,
+        /// How long it ran, in microseconds.
+        run_us: u64,
+        /// The encoded output, when it was asked for and is at most [`INLINE_RESULT_BYTES_MAX`].
+        inline: Option<Bytes>,
+    },
+    /// The task has failed.
+    Failed {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+        /// Why.
+        failure: TaskFailure,
+    },
+    /// The task cannot run: these inputs were not where they were said to be. The worker has dropped the assignment.
+    InputsMissing {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+        /// The inputs, each with the holders that were tried.
+        missing: Vec<(TaskId, SmallVec<[WorkerId; 2]>)>,
+    },
+    /// This worker now holds a copy of an output that it fetched.
+    Replica {
+        /// The task whose output it is.
+        task: TaskId,
+    },
+}
