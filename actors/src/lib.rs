@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Thin actix actors around the pure machines, the node that hosts them, and the client.
+//!
+//! An actor turns what comes over a link into events, gives them to its machine, and performs the effects; it decides
+//! nothing. [`Node`] is one node of a cluster; [`Cluster`] is the client's handle.
+
+mod client;
+mod cluster;
+mod host;
+mod link;
+mod node;
+
+mod scheduler_actor;
+mod worker_actor;
+
+pub use cluster::{Cluster, ClusterError, ConnectOptions, LocalOptions};
+pub use node::{Node, NodeConfig, NodeError, NodeRole, Stopped};

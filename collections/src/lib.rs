@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Collections: data that is spread over a cluster, and what can be done with it.
+
+pub mod csv;

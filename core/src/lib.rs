@@ -11,8 +11,10 @@
 //! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
 //! - [`failure`]: why a task has no result.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
+//! - [`fixed`]: hash maps without a random seed.
 
 pub mod failure;
+pub mod fixed;
 pub mod graph;
 pub mod ids;
 pub mod registry;

@@ -1,1 +1,47 @@
-//! Placeholder.
+//! The macros that make a function a task: `#[task]` for a function, `task!` for a closure.
+//!
+//! Both write a `TaskDef` into the binary. What they generate refers to `CRATE::__private`, where `CRATE` is
+//! `::starling` unless `crate = path` says otherwise.
+
+use proc_macro::TokenStream;
+
+mod attribute;
+mod closure;
+
+/// Makes a function a task: beside the function `f` it defines `f::task(args...)`, a call that can be submitted.
+///
+/// Parameters may be owned (`Vec<String>`), references (`&Vec<String>`, `&[String]`, `&str`) or `Arc<T>`. References and
+/// `Arc`s share the stored value, owned parameters copy it when something else holds it too. Each argument of
+/// `f::task` may be the value or a `Future` of it; for a `Vec<T>` or `&[T]` also a `Vec<Future<T>>`. The function may be
+/// `async`, and may return a value or a `Result`, whose error with its chain of sources reaches the client.
+///
+/// ```ignore
+/// #[starling::task]
+/// fn total(parts: &[u64]) -> u64 { parts.iter().sum() }
+///
+/// let sum = cluster.submit(total::task(vec![1, 2, 3])).result().await?;
+/// ```
+///
+/// `#[task(version = 2)]` gives the function a new id although its signature is the same: for a change of meaning that
+/// must not be mixed in one cluster.
+#[proc_macro_attribute]
+pub fn task(attributes: TokenStream, item: TokenStream) -> TokenStream {
+    attribute::expand(attributes.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a closure a task: `task!(|line: String| line.len())`, a typed handle that collections run item by item and that
+/// `handle.call(args...)` makes an ordinary call of.
+///
+/// Parameters need their types; `&T` takes the item by reference, as `filter` and keys want it. Captures are listed, since
+/// they are encoded and sent: `task!([min: i64 = 3, tag: String] |post: &Post| ...)`, where `tag: String` alone means a
+/// clone of the variable `tag`. Inside the closure they are used like captured variables. A closure whose result type is
+/// open (`|x: u32| 1`) needs it written: `|x: u32| -> u64 { 1 }`. There is no `task!` inside of a `task!`.
+///
+/// `crate = path,` at the start says where the generated code finds Starling, if not at `::starling`.
+///
+/// An attribute and a macro cannot be reached by one path, so this one is `starling::prelude::task!`, while the attribute
+/// is `#[starling::task]`.
+#[proc_macro]
+pub fn task_closure(input: TokenStream) -> TokenStream {
+    closure::expand(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}

@@ -1,1 +1,55 @@
-//! Facade.
+//! Starling: task graphs on a mesh of equal nodes.
+//!
+//! ```no_run
+//! use starling::Cluster;
+//!
+//! #[starling::task]
+//! fn square(x: i64) -> i64 {
+//!     x * x
+//! }
+//!
+//! #[starling::task]
+//! fn total(parts: &[i64]) -> i64 {
+//!     parts.iter().sum()
+//! }
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let cluster = Cluster::local(2).await?; // or Cluster::connect("10.12.0.10:8786").await?
+//! let parts = cluster.map((0..100).map(square::task));
+//! let sum = cluster.submit(total::task(parts)).result().await?;
+//! assert_eq!(sum, 328_350);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Cluster`] is the client: it submits [`Call`]s, which [`task`](macro@task) makes of functions, and gives typed
+//! [`Future`]s. [`Bag`](bag::Bag) stands on it. [`Node`] embeds a node in a program of yours, and [`main`] makes your
+//! program a full `node` that holds your tasks.
+
+pub mod cli;
+
+pub use starling_actors::{
+    Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, Stopped,
+};
+pub use starling_collections::{bag, csv, stackexchange};
+pub use starling_core as core;
+pub use starling_core::failure::{FailureCause, TaskFailure};
+pub use starling_macros::task;
+pub use starling_runtime::mesh;
+pub use starling_runtime::secret::ClusterSecret;
+pub use starling_runtime::task::{Call, ClientError, Future};
+pub use starling_runtime::value::{Buffer, Data};
+#[doc(hidden)]
+pub use starling_runtime::__private;
+
+/// Runs the `node` command with this program's tasks linked in: the whole `main` of a program whose nodes run tasks of
+/// its own.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     starling::main()
+/// }
+/// ```
+pub fn main() -> std::process::ExitCode {
+    cli::run(std::env::args_os())
+}

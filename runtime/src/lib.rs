@@ -2,5 +2,21 @@
 //!
 //! Nothing here decides where or when a task runs; that is `starling_core`'s.
 
+pub mod executor;
+pub mod inbox;
 pub mod mesh;
+pub mod secret;
+pub mod size;
+pub mod store;
+pub mod task;
 pub mod value;
+
+/// What the macros' generated code refers to. Not for people.
+#[doc(hidden)]
+pub mod __private {
+    pub use starling_core::failure::FailureCause;
+
+    pub use crate::executor::block_on;
+    pub use crate::task::*;
+    pub use crate::value::*;
+}

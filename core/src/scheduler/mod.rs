@@ -1,7 +1,56 @@
 //! The scheduler machine: which task runs where, and when.
+//!
+//! It decides; it never reads a payload, never sees a value, and never waits. Whatever a peer says is checked against
+//! the records and ignored if it does not fit: a late, doubled or wrong message changes nothing.
+//!
+//! ```text
+//!                 +------------------------------ an input is lost ----+
+//!                 v                                                    |
+//! released --> waiting --> queued ------> processing --> memory        |
+//!    ^            |    \-> no-worker --/      |    |       | |          |
+//!    |            |                           |    |       | +- lost --+ (waiting, or released if nobody needs it)
+//!    |            +---- a failed input -------+----+--> erred
+//!    +------------------- nobody needs it any more --------+
+//! ```
+//! From every state a task is forgotten when its client does not hold it and no task that names it as an input is
+//! known. Until then its spec is kept, because a lost output may have to be computed again from the beginning.
+//!
+//! **Order.** Tasks without inputs wait in one queue, by priority: the user's, then the order of submission. A task
+//! whose inputs are there goes at once to the worker that has to fetch the fewest bytes, then to the least busy; if that
+//! one is full it waits in a queue of that worker's. A worker that gets room takes from its own queue first, from the
+//! roots next (unless a root's user priority is higher) and, if it is running dry, from the longest queue of another.
+//! So what was begun is finished before something new is begun, and nobody idles while a task is queued.
+//!
+//! - [`view`]: what may be asked of the scheduler.
+//! - `record`: the records; `queue`: ready tasks; `pool`: the workers; `kinds`: the functions.
+//! - `submit`: what clients say; `workers`: joining, leaving and what workers say.
+//! - `transitions`: what follows when a task's state changes; `place`: which worker gets what.
+//! - `invariants`: what must hold between events.
 
-use crate::ids::{ClientId, WorkerId};
+mod invariants;
+mod kinds;
+mod place;
+mod pool;
+mod queue;
+mod record;
+mod submit;
+mod transitions;
+pub mod view;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crate::ids::{ClientId, JobId, TaskId, Term, Time, WorkerId};
 use crate::wire::{FromClient, FromWorker, KindInfo, ToClient, ToWorker, WorkerInfo};
+
+use self::kinds::Kinds;
+use self::pool::{Pool, Slot};
+use self::queue::ReadyQueue;
+use self::record::Jobs;
+pub use self::view::{JobView, StateCounts, TaskState, WorkerView};
 
 /// What can happen to the scheduler.
 #[derive(Clone, Debug)]
@@ -60,4 +109,99 @@ pub struct Config {
     pub kinds: Vec<KindInfo>,
     /// How many workers may be lost while they run a task before the task is given up.
     pub allowed_failures: u32,
+}
+
+impl Effects {
+    fn tell_worker(&mut self, worker: WorkerId, message: ToWorker) {
+        self.to_workers.push((worker, message));
+    }
+
+    fn tell_client(&mut self, client: ClientId, message: ToClient) {
+        self.to_clients.push((client, message));
+    }
+}
+
+/// The scheduler: see the module's text.
+#[derive(Debug)]
+pub struct Scheduler {
+    term: Term,
+    kinds: Kinds,
+    allowed_failures: u32,
+    /// The connected clients and their jobs.
+    clients: BTreeMap<ClientId, Vec<JobId>>,
+    jobs: Jobs,
+    pool: Pool,
+    /// All and only the tasks in state queued at the roots.
+    roots: ReadyQueue,
+    /// All and only the tasks in state no-worker.
+    parked: ReadyQueue,
+    /// The number of the next submission.
+    submission: u32,
+    /// Tasks that have become ready in this event. Empty between events, like the next two.
+    ready: Vec<TaskId>,
+    /// Tasks that may have become unneeded in this event.
+    loose: Vec<TaskId>,
+    /// Workers that may have got room in this event.
+    roomy: Vec<Slot>,
+    /// Bytes of a task's inputs by worker slot; all zero between uses.
+    bytes_at: Vec<u64>,
+    /// Events since the last check of the invariants.
+    #[cfg(debug_assertions)]
+    unchecked: u64,
+}
+
+impl Scheduler {
+    /// A scheduler with no workers, clients or jobs.
+    pub fn new(config: Config) -> Scheduler {
+        Scheduler {
+            term: Term::default(),
+            kinds: Kinds::new(config.kinds),
+            allowed_failures: config.allowed_failures,
+            clients: BTreeMap::new(),
+            jobs: Jobs::default(),
+            pool: Pool::default(),
+            roots: ReadyQueue::default(),
+            parked: ReadyQueue::default(),
+            submission: 0,
+            ready: Vec::new(),
+            loose: Vec::new(),
+            roomy: Vec::new(),
+            bytes_at: Vec::new(),
+            #[cfg(debug_assertions)]
+            unchecked: 0,
+        }
+    }
+
+    /// The same scheduler in another term of office, which its clients are told.
+    pub fn in_term(self, term: Term) -> Scheduler {
+        Scheduler { term, ..self }
+    }
+
+    /// Takes an event and appends what is to be done because of it. The cost of a task's event does not depend on how
+    /// many tasks and workers there are.
+    pub fn handle(&mut self, _now: Time, event: Event, effects: &mut Effects) {
+        match event {
+            Event::WorkerJoined { worker, info } => self.on_worker_joined(worker, info, effects),
+            Event::WorkerLost { worker } => self.on_worker_lost(worker, effects),
+            Event::FromWorker { worker, message } => self.on_worker_message(worker, message, effects),
+            Event::ClientJoined { client } => self.on_client_joined(client, effects),
+            Event::ClientLost { client } => self.on_client_lost(client, effects),
+            Event::FromClient { client, message } => self.on_client_message(client, message, effects),
+        }
+        self.settle(effects);
+        self.place_ready(effects);
+        self.fill(effects);
+        #[cfg(debug_assertions)]
+        self.check_sometimes();
+    }
+
+    /// Checks the invariants after every event while that is cheap, and later so seldom that it stays cheap.
+    #[cfg(debug_assertions)]
+    fn check_sometimes(&mut self) {
+        self.unchecked += 1;
+        if self.unchecked > self.counts().total() / 1_000 * 1_000 {
+            self.unchecked = 0;
+            self.check_invariants();
+        }
+    }
 }

@@ -32,6 +32,14 @@ pub enum Event {
         /// What came of it.
         outcome: Outcome,
     },
+    /// A client has put a value into this worker's store, and is about to tell the scheduler of it
+    /// ([`FromClient::Scattered`](crate::wire::FromClient::Scattered)).
+    Stored {
+        /// The id that the client gave the value.
+        task: TaskId,
+        /// Its size in bytes.
+        nbytes: u64,
+    },
     /// The link to the scheduler is lost: every assignment and every output is dropped.
     SchedulerLost,
 }

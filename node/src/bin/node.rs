@@ -1,2 +1,8 @@
-//! The node binary.
-fn main() {}
+//! The `node` command.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    starling::main()
+}

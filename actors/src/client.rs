@@ -1,0 +1,540 @@
+//! What a client knows of its job: which tasks it has submitted, what came of them, and what is still to be said.
+//!
+//! Submitting never blocks and never waits: a task gets its number and a place in the queue, and one task of this
+//! module sends what has gathered. The queue's order is the order in which the scheduler hears of things, so that a
+//! task's inputs are known before it, and a release comes after the last use.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use smallvec::SmallVec;
+use starling_core::failure::{FailureCause, TaskFailure};
+use starling_core::ids::{JobId, KindId, TaskId, WorkerId};
+use starling_core::spec::TaskSpec;
+use starling_core::wire::{FromClient, ResultAt, ToClient, WorkerInfo};
+use starling_runtime::mesh::{LinkSender, Mesh};
+use starling_runtime::task::{CallParts, ClientError, FutureInner, ResultSource};
+use starling_runtime::value::{Encoded, Value};
+use tokio::sync::{Notify, oneshot};
+
+use crate::link::encode_one;
+
+/// How many tasks go in one submission.
+const SUBMIT_TASKS: usize = 2048;
+/// How many bytes of payloads go in one submission, unless one task has more.
+const SUBMIT_BYTES: usize = 512 * 1024;
+/// Tasks that never reached the scheduler are numbered down from the top, where no real task gets to.
+const UNSENT_FROM: u32 = 1 << 31;
+
+/// One client's connection. Futures hold it.
+pub(crate) struct Client {
+    job: JobId,
+    mesh: Mesh,
+    kinds: HashSet<KindId>,
+    state: Mutex<State>,
+    /// There is something to send.
+    queued: Arc<Notify>,
+    /// A worker came or went.
+    workers_changed: Notify,
+    /// To give futures a hold on it.
+    own: Weak<Client>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The next task's number, and the next unsent one's, counted from the top.
+    next: u32,
+    unsent: u32,
+    queue: Vec<Queued>,
+    tasks: HashMap<u32, Entry>,
+    /// All tasks below this number are known to the scheduler.
+    accepted: u32,
+    /// Submissions on their way: token, the number after their last task.
+    submissions: BTreeMap<u64, u32>,
+    next_token: u64,
+    accept_waiters: Vec<(u32, oneshot::Sender<()>)>,
+    answers: HashMap<u64, oneshot::Sender<WhoHas>>,
+    workers: BTreeMap<WorkerId, WorkerInfo>,
+    next_scatter: usize,
+    /// Set when the link is lost.
+    lost: Option<String>,
+}
+
+type WhoHas = Vec<(TaskId, Vec<WorkerId>, u64)>;
+
+/// A submitted task.
+#[derive(Default)]
+struct Entry {
+    outcome: Option<Result<ResultAt, ClientError>>,
+    waiters: Vec<oneshot::Sender<()>>,
+}
+
+enum Queued {
+    Task(TaskSpec),
+    Release(TaskId),
+    /// A value on its way to a worker. What was queued after it waits for it, since the scheduler must hear of tasks
+    /// in the order of their numbers.
+    Scatter { index: u32, placed: oneshot::Receiver<Option<(WorkerId, u64)>> },
+    Message(FromClient),
+}
+
+impl Client {
+    pub(crate) fn new(job: JobId, mesh: Mesh, kinds: HashSet<KindId>) -> Arc<Client> {
+        Arc::new_cyclic(|own| Client {
+            job,
+            mesh,
+            kinds,
+            state: Mutex::default(),
+            queued: Arc::default(),
+            workers_changed: Notify::new(),
+            own: own.clone(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a call; gives the task's id. A call that cannot be sent gets an id too, and fails.
+    pub(crate) fn submit(&self, parts: CallParts) -> TaskId {
+        let kind = parts.def.kind();
+        let mut state = self.lock();
+        let failed_input = parts.inputs.iter().find_map(|input| state.unsent_failure(input));
+        let error = if let Some(error) = failed_input {
+            Some(error)
+        } else if let Some(lost) = &state.lost {
+            Some(ClientError::SchedulerLost(lost.clone()))
+        } else if !self.kinds.contains(&kind) {
+            Some(ClientError::Rejected(starling_core::wire::SubmitError::UnknownKinds(vec![parts.def.info()])))
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            return TaskId::new(self.job, state.fail_unsent(error));
+        }
+        let task = TaskId::new(self.job, state.next_index());
+        let spec = TaskSpec {
+            task,
+            kind,
+            payload: parts.payload.into(),
+            inputs: parts.inputs.iter().map(|input| input.task().index).collect(),
+            options: parts.options,
+        };
+        state.queue.push(Queued::Task(spec));
+        drop(state);
+        self.queued.notify_one();
+        task
+    }
+
+    /// The id of a call that failed before it could be sent.
+    pub(crate) fn fail(&self, error: ClientError) -> TaskId {
+        TaskId::new(self.job, self.lock().fail_unsent(error))
+    }
+
+    /// Puts a value on one of the workers, in turn.
+    pub(crate) async fn scatter(&self, value: Encoded) -> Result<TaskId, ClientError> {
+        let (placed, on) = oneshot::channel();
+        let (task, target) = {
+            let mut state = self.lock();
+            if let Some(lost) = &state.lost {
+                return Err(ClientError::SchedulerLost(lost.clone()));
+            }
+            let index = state.next_index();
+            let turn = state.next_scatter;
+            state.next_scatter += 1;
+            let among = state.workers.len().max(1);
+            let target = state.workers.iter().nth(turn % among).map(|(&worker, info)| (worker, info.node));
+            state.queue.push(Queued::Scatter { index, placed: on });
+            (TaskId::new(self.job, index), target)
+        };
+        self.queued.notify_one();
+        let nbytes = value.nbytes();
+        let mut at = None;
+        if let Some((worker, node)) = target {
+            match self.mesh.put(node, task, value).await {
+                Ok(()) => at = Some((worker, nbytes)),
+                Err(error) => tracing::warn!(%task, %node, %error, "a value could not be put on a worker"),
+            }
+        }
+        // The sender is gone only with the link, and then the future says so.
+        let _ = placed.send(at);
+        Ok(task)
+    }
+
+    /// Who holds these outputs, as the scheduler knows it.
+    pub(crate) async fn who_has(&self, tasks: Vec<TaskId>) -> Result<WhoHas, ClientError> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            let token = state.next_token();
+            state.answers.insert(token, answer);
+            state.queue.push(Queued::Message(FromClient::WhoHas { token, tasks }));
+        }
+        self.queued.notify_one();
+        answered.await.map_err(|_| self.lost_error())
+    }
+
+    fn lost_error(&self) -> ClientError {
+        ClientError::SchedulerLost(self.lock().lost.clone().unwrap_or_else(|| "the link is closed".into()))
+    }
+
+    pub(crate) fn workers(&self) -> BTreeMap<WorkerId, WorkerInfo> {
+        self.lock().workers.clone()
+    }
+
+    /// Waits until `enough` workers are there.
+    pub(crate) async fn wait_for_workers(&self, enough: usize) -> Result<(), ClientError> {
+        loop {
+            let changed = self.workers_changed.notified();
+            {
+                let state = self.lock();
+                if let Some(lost) = &state.lost {
+                    return Err(ClientError::SchedulerLost(lost.clone()));
+                }
+                if state.workers.len() >= enough {
+                    return Ok(());
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes what the scheduler says.
+    pub(crate) fn handle(&self, messages: Vec<ToClient>) {
+        let mut state = self.lock();
+        for message in messages {
+            match message {
+                ToClient::Finished { task, result, .. } if task.job == self.job => state.settle(task.index, Ok(result)),
+                ToClient::Failed { task, failure } if task.job == self.job => {
+                    state.settle(task.index, Err(ClientError::Failed(failure)));
+                }
+                ToClient::Recomputing { task } if task.job == self.job => {
+                    if let Some(entry) = state.tasks.get_mut(&task.index) {
+                        entry.outcome = None;
+                    }
+                }
+                ToClient::Accepted { token } => state.accept(token),
+                ToClient::Rejected { token, error } => state.reject(token, &ClientError::Rejected(error)),
+                ToClient::WhoHas { token, holders } => {
+                    if let Some(answer) = state.answers.remove(&token) {
+                        // Whoever asked may have given up.
+                        let _ = answer.send(holders);
+                    }
+                }
+                ToClient::Worker { worker, info } => {
+                    state.workers.insert(worker, info);
+                    self.workers_changed.notify_waiters();
+                }
+                ToClient::WorkerGone { worker } => {
+                    state.workers.remove(&worker);
+                    self.workers_changed.notify_waiters();
+                }
+                ToClient::JobOpened { .. }
+                | ToClient::Finished { .. }
+                | ToClient::Failed { .. }
+                | ToClient::Recomputing { .. } => tracing::debug!("a message about another job is ignored"),
+            }
+        }
+    }
+
+    /// The link is lost: everything that is not settled fails.
+    pub(crate) fn lose(&self, reason: &str) {
+        let mut state = self.lock();
+        state.lost = Some(reason.to_owned());
+        state.queue.clear();
+        state.answers.clear();
+        state.accept_waiters.clear();
+        let open: Vec<u32> =
+            state.tasks.iter().filter(|(_, entry)| entry.outcome.is_none()).map(|(&index, _)| index).collect();
+        for index in open {
+            state.settle(index, Err(ClientError::SchedulerLost(reason.to_owned())));
+        }
+        drop(state);
+        self.workers_changed.notify_waiters();
+        self.queued.notify_one();
+    }
+
+    /// Waits until the task is settled.
+    async fn settled(&self, task: TaskId) -> Result<ResultAt, ClientError> {
+        loop {
+            let waiting = {
+                let mut state = self.lock();
+                let entry = state.tasks.entry(task.index).or_default();
+                if let Some(outcome) = &entry.outcome {
+                    return outcome.clone();
+                }
+                let (told, waiting) = oneshot::channel();
+                entry.waiters.push(told);
+                waiting
+            };
+            // An error says that the waiters were dropped, and then there is an outcome.
+            let _ = waiting.await;
+        }
+    }
+
+    async fn fetch(&self, task: TaskId) -> Result<Value, ClientError> {
+        /// A result that moves from worker to worker this often is not going to be had.
+        const TRIES: usize = 20;
+        for _ in 0..TRIES {
+            let holders = match self.settled(task).await? {
+                ResultAt::Inline(bytes) => return decode_inline(task, &bytes),
+                ResultAt::Workers(holders) => holders,
+            };
+            if let Some(encoded) = self.fetch_from(task, &holders).await {
+                return Ok(Value::Encoded(encoded));
+            }
+            {
+                let mut state = self.lock();
+                // What was fetched from is out of date; the scheduler tells what is true instead.
+                if let Some(entry) = state.tasks.get_mut(&task.index) {
+                    entry.outcome = None;
+                }
+                state.queue.push(Queued::Message(FromClient::Unreachable { task, holders: holders.to_vec() }));
+            }
+            self.queued.notify_one();
+        }
+        Err(ClientError::Unreachable(task))
+    }
+
+    async fn fetch_from(&self, task: TaskId, holders: &SmallVec<[WorkerId; 2]>) -> Option<Encoded> {
+        let workers = self.workers();
+        for info in holders.iter().filter_map(|holder| workers.get(holder)) {
+            let mut found = None;
+            let fetched = self.mesh.fetch(info.node, &[task], &mut |_, block| found = block).await;
+            if let Err(error) = fetched {
+                tracing::warn!(%task, node = %info.node, %error, "a result could not be fetched");
+            }
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Sends what is queued until the link or the client is gone. Holds the client only while it sends, so that
+    /// dropping the client ends this.
+    pub(crate) async fn send_queued(client: Weak<Client>, link: LinkSender) {
+        loop {
+            let Some(this) = client.upgrade() else { return };
+            let (queue, lost) = {
+                let mut state = this.lock();
+                (std::mem::take(&mut state.queue), state.lost.is_some())
+            };
+            if lost {
+                return;
+            }
+            if queue.is_empty() {
+                let queued = Arc::clone(&this.queued);
+                drop(this);
+                queued.notified().await;
+            } else if let Err(error) = this.send_all(queue, &link).await {
+                this.lose(&error.to_string());
+                return;
+            }
+        }
+    }
+
+    async fn send_all(&self, queue: Vec<Queued>, link: &LinkSender) -> Result<(), SendError> {
+        let mut tasks: Vec<TaskSpec> = Vec::new();
+        let mut bytes = 0;
+        let mut released = Vec::new();
+        for queued in queue {
+            match queued {
+                Queued::Task(spec) => {
+                    self.send_released(&mut released, link).await?;
+                    bytes += spec.payload.len();
+                    tasks.push(spec);
+                    if tasks.len() >= SUBMIT_TASKS || bytes >= SUBMIT_BYTES {
+                        self.send_tasks(&mut tasks, link).await?;
+                        bytes = 0;
+                    }
+                }
+                Queued::Release(task) => {
+                    self.send_tasks(&mut tasks, link).await?;
+                    bytes = 0;
+                    released.push(task);
+                }
+                Queued::Scatter { index, placed } => {
+                    self.send_released(&mut released, link).await?;
+                    self.send_tasks(&mut tasks, link).await?;
+                    bytes = 0;
+                    let at = placed.await.unwrap_or_default();
+                    let (holders, nbytes) = at.map_or((Vec::new(), 0), |(worker, nbytes)| (vec![worker], nbytes));
+                    let values = vec![(index, nbytes, holders)];
+                    send(link, &FromClient::Scattered { job: self.job, values }).await?;
+                }
+                Queued::Message(message) => {
+                    self.send_released(&mut released, link).await?;
+                    self.send_tasks(&mut tasks, link).await?;
+                    bytes = 0;
+                    send(link, &message).await?;
+                }
+            }
+        }
+        self.send_released(&mut released, link).await?;
+        self.send_tasks(&mut tasks, link).await
+    }
+
+    async fn send_tasks(&self, tasks: &mut Vec<TaskSpec>, link: &LinkSender) -> Result<(), SendError> {
+        let Some(last) = tasks.last() else { return Ok(()) };
+        let token = {
+            let mut state = self.lock();
+            let token = state.next_token();
+            state.submissions.insert(token, last.task.index + 1);
+            token
+        };
+        let tasks = std::mem::take(tasks);
+        send(link, &FromClient::Submit { job: self.job, token, kinds: Vec::new(), tasks }).await
+    }
+
+    async fn send_released(&self, released: &mut Vec<TaskId>, link: &LinkSender) -> Result<(), SendError> {
+        if released.is_empty() {
+            return Ok(());
+        }
+        send(link, &FromClient::Release { tasks: std::mem::take(released) }).await
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the link to the scheduler is closed")]
+    Closed,
+    #[error("a message cannot be encoded: {0}")]
+    Encode(#[from] postcard::Error),
+}
+
+async fn send(link: &LinkSender, message: &FromClient) -> Result<(), SendError> {
+    link.send(encode_one(message)?).await.map_err(|_| SendError::Closed)
+}
+
+fn decode_inline(task: TaskId, bytes: &Bytes) -> Result<Value, ClientError> {
+    postcard::from_bytes::<Encoded>(bytes).map(Value::Encoded).map_err(|error| {
+        let cause = FailureCause::Codec { message: format!("the result came damaged: {error}") };
+        ClientError::Failed(TaskFailure { task, name: String::new(), node: None, cause })
+    })
+}
+
+impl State {
+    fn next_index(&mut self) -> u32 {
+        let index = self.next;
+        self.next += 1;
+        self.tasks.insert(index, Entry::default());
+        index
+    }
+
+    fn next_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Numbers a task that is not sent, and settles it.
+    fn fail_unsent(&mut self, error: ClientError) -> u32 {
+        self.unsent += 1;
+        let index = u32::MAX - self.unsent;
+        self.tasks.insert(index, Entry { outcome: Some(Err(error)), waiters: Vec::new() });
+        index
+    }
+
+    /// Why an input was never sent, if it was not.
+    fn unsent_failure(&self, input: &FutureInner) -> Option<ClientError> {
+        let index = input.task().index;
+        if index < UNSENT_FROM {
+            return None;
+        }
+        self.tasks.get(&index)?.outcome.as_ref()?.as_ref().err().cloned()
+    }
+
+    fn settle(&mut self, index: u32, outcome: Result<ResultAt, ClientError>) {
+        // Nobody holds the future any more: the release is on its way.
+        let Some(entry) = self.tasks.get_mut(&index) else { return };
+        entry.outcome = Some(outcome);
+        for waiter in entry.waiters.drain(..) {
+            // Whoever waited may have given up.
+            let _ = waiter.send(());
+        }
+    }
+
+    fn accept(&mut self, token: u64) {
+        let Some(end) = self.submissions.remove(&token) else { return };
+        self.accepted = self.accepted.max(end);
+        let accepted = self.accepted;
+        let (done, waiting) = self.accept_waiters.drain(..).partition(|(index, _)| *index < accepted);
+        self.accept_waiters = waiting;
+        for (_, waiter) in done {
+            let _ = waiter.send(());
+        }
+    }
+
+    /// Fails every task of a submission that was not taken.
+    fn reject(&mut self, token: u64, error: &ClientError) {
+        let Some(&end) = self.submissions.get(&token) else { return };
+        let start = self.submissions.range(..token).next_back().map_or(self.accepted, |(_, &before)| before);
+        for index in start..end {
+            self.settle(index, Err(error.clone()));
+        }
+        self.accept(token);
+    }
+}
+
+impl ResultSource for Client {
+    fn release(&self, task: TaskId) {
+        let mut state = self.lock();
+        state.tasks.remove(&task.index);
+        if task.index < UNSENT_FROM && state.lost.is_none() {
+            state.queue.push(Queued::Release(task));
+            drop(state);
+            self.queued.notify_one();
+        }
+    }
+
+    fn result(&self, task: TaskId) -> BoxFuture<'static, Result<Value, ClientError>> {
+        let Some(client) = self.own.upgrade() else { return gone() };
+        async move { client.fetch(task).await }.boxed()
+    }
+
+    fn finished(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>> {
+        let Some(client) = self.own.upgrade() else { return gone() };
+        async move { client.settled(task).await.map(drop) }.boxed()
+    }
+
+    fn accepted(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>> {
+        let Some(client) = self.own.upgrade() else { return gone() };
+        async move {
+            let waiting = {
+                let mut state = client.lock();
+                match state.tasks.get(&task.index).and_then(|entry| entry.outcome.as_ref()) {
+                    Some(Err(error)) => return Err(error.clone()),
+                    Some(Ok(_)) => return Ok(()),
+                    None if task.index < state.accepted => return Ok(()),
+                    None => {}
+                }
+                let (told, waiting) = oneshot::channel();
+                state.accept_waiters.push((task.index, told));
+                waiting
+            };
+            // Told, or the link is lost.
+            let _ = waiting.await;
+            let state = client.lock();
+            match state.tasks.get(&task.index).and_then(|entry| entry.outcome.as_ref()) {
+                Some(Err(error)) => Err(error.clone()),
+                _ => Ok(()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The client is being dropped by the one who asks.
+fn gone<T: Send + 'static>() -> BoxFuture<'static, Result<T, ClientError>> {
+    std::future::ready(Err(ClientError::SchedulerLost("the client is closed".into()))).boxed()
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Wakes the sending task, which then finds the client gone and closes the link.
+        self.queued.notify_one();
+    }
+}

@@ -1,0 +1,342 @@
+//! The client's handle on a cluster.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use starling_core::ids::{JobId, NodeId, TaskId, WorkerId};
+use starling_core::wire::{FromClient, ToClient};
+use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role, parse_addr};
+use starling_runtime::secret::{ClusterSecret, SecretError};
+use starling_runtime::store::Store;
+use starling_runtime::task::{Call, ClientError, Future, ResultSource};
+use starling_runtime::value::{Data, Encoded};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::link::{Hello, MessageReceiver, Refusal, Welcome, encode_one};
+use crate::node::{Node, NodeConfig, NodeError, NodeRole, open_to_scheduler};
+
+/// Why a cluster could not be started or connected to. Nothing of the attempt is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The mesh could not be started or joined.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// A node of an embedded cluster could not be started.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// There is no usable secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The mesh has no scheduler.
+    #[error("connected to {0}, but its mesh has no scheduler: start one with `node --role scheduler`")]
+    NoScheduler(String),
+    /// The scheduler refused the client.
+    #[error("the scheduler refused the client: {0}")]
+    Refused(#[from] Refusal),
+    /// The scheduler went away, or did not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// How to connect to a running cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectOptions {
+    /// The secret, if it is given by the program itself.
+    pub secret: Option<ClusterSecret>,
+    /// Where the secret is, if not in `STARLING_SECRET` or in the default place.
+    pub secret_file: Option<PathBuf>,
+    /// Whether to connect without a secret, to a cluster that has none.
+    pub insecure: bool,
+    /// A name for people.
+    pub name: Option<String>,
+}
+
+/// How an embedded cluster is to be.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// How many worker nodes.
+    pub workers: usize,
+    /// How many tasks each runs at once.
+    pub nthreads: u32,
+    /// How many bytes of outputs each holds at most; 0 for no limit.
+    pub memory_limit: u64,
+}
+
+impl LocalOptions {
+    /// So many workers that share the machine's cores.
+    pub fn new(workers: usize) -> LocalOptions {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        LocalOptions { workers, nthreads: (cores / workers.max(1)).max(1) as u32, memory_limit: 0 }
+    }
+}
+
+/// A client's handle on a cluster. Clones are the same client; when the last clone and the last [`Future`] are dropped,
+/// the client leaves, and an embedded cluster ends.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Arc<Client>,
+    connection: Arc<Connection>,
+}
+
+/// What ends with the last handle.
+struct Connection {
+    mesh: Mesh,
+    tasks: Vec<JoinHandle<()>>,
+    /// The nodes of an embedded cluster: the scheduler's first.
+    nodes: Vec<Node>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts a cluster inside this process, one scheduler node and `workers` worker nodes on a real mesh over
+    /// loopback, and connects to it. The cluster has a secret of its own, which nobody else knows.
+    pub async fn local(workers: usize) -> Result<Cluster, ClusterError> {
+        Cluster::local_with(LocalOptions::new(workers)).await
+    }
+
+    /// As [`Cluster::local`], with options.
+    pub async fn local_with(options: LocalOptions) -> Result<Cluster, ClusterError> {
+        let secret = Some(ClusterSecret::generate());
+        let loopback = parse_addr("/ip4/127.0.0.1/tcp/0")?;
+        let scheduler = Node::start(NodeConfig {
+            name: "scheduler".into(),
+            listen: vec![loopback.clone()],
+            secret: secret.clone(),
+            ..NodeConfig::new(NodeRole::Scheduler)
+        })
+        .await?;
+        let join = scheduler.listen_addrs();
+        let mut nodes = vec![scheduler];
+        for number in 0..options.workers {
+            let config = NodeConfig {
+                name: format!("worker-{number}"),
+                listen: vec![loopback.clone()],
+                join: join.clone(),
+                secret: secret.clone(),
+                nthreads: options.nthreads,
+                memory_limit: options.memory_limit,
+                ..NodeConfig::new(NodeRole::Worker)
+            };
+            nodes.push(Node::start(config).await?);
+        }
+        let cluster = Cluster::connect_to(&join, secret, "local".into(), nodes).await?;
+        cluster.wait_for_workers(options.workers).await?;
+        Ok(cluster)
+    }
+
+    /// Connects to the cluster that the node at `addr` belongs to: `/ip4/10.12.0.10/tcp/8786`, `10.12.0.10:8786` or
+    /// `10.12.0.10`. The secret is looked for as [`ClusterSecret::find`] says.
+    pub async fn connect(addr: &str) -> Result<Cluster, ClusterError> {
+        Cluster::connect_with(addr, ConnectOptions::default()).await
+    }
+
+    /// As [`Cluster::connect`], with options.
+    pub async fn connect_with(addr: &str, options: ConnectOptions) -> Result<Cluster, ClusterError> {
+        let addr = parse_addr(addr)?;
+        let secret = match (options.insecure, options.secret) {
+            (true, _) => None,
+            (false, Some(secret)) => Some(secret),
+            (false, None) => Some(ClusterSecret::find(options.secret_file.as_deref(), None)?.0),
+        };
+        let name = options.name.unwrap_or_else(|| format!("client-{}", std::process::id()));
+        Cluster::connect_to(&[addr], secret, name, Vec::new()).await
+    }
+
+    async fn connect_to(
+        addrs: &[Multiaddr],
+        secret: Option<ClusterSecret>,
+        name: String,
+        nodes: Vec<Node>,
+    ) -> Result<Cluster, ClusterError> {
+        let member = MemberInfo { name: name.clone(), role: Role::Client };
+        let config =
+            MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
+        let (mesh, events) = Mesh::start(config, Store::new(0)).await?;
+        let connected = Cluster::open(&mesh, events, addrs, name, nodes).await;
+        if connected.is_err() {
+            mesh.shutdown().await;
+        }
+        connected
+    }
+
+    async fn open(
+        mesh: &Mesh,
+        events: mpsc::Receiver<MeshEvent>,
+        addrs: &[Multiaddr],
+        name: String,
+        nodes: Vec<Node>,
+    ) -> Result<Cluster, ClusterError> {
+        let mut error = None;
+        for addr in addrs {
+            match mesh.join(addr).await {
+                Ok(_) => {
+                    error = None;
+                    break;
+                }
+                Err(failed) => error = error.or(Some(failed)),
+            }
+        }
+        if let Some(error) = error {
+            return Err(error.into());
+        }
+        let at = || addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (link, kinds) = match open_to_scheduler(mesh, &Hello::Client { name: name.clone() }).await? {
+            Some((link, Welcome::Client { kinds, .. })) => (link, kinds),
+            Some((_, Welcome::Refused(refusal))) => return Err(refusal.into()),
+            Some((_, Welcome::Worker { .. })) => return Err(Refusal::BadHello.into()),
+            None => return Err(ClusterError::NoScheduler(at())),
+        };
+
+        let peer = link.peer;
+        let mut messages = MessageReceiver::<ToClient>::new(link.rx);
+        let open = FromClient::OpenJob { name, token: 0 };
+        let lost = |reason: &str| ClientError::SchedulerLost(reason.to_owned());
+        let frame = encode_one(&open).map_err(|error| lost(&error.to_string()))?;
+        link.tx.send(frame).await.map_err(|_| lost("the link is closed"))?;
+        let (job, early) = timeout(Duration::from_secs(10), job_opened(&mut messages, peer))
+            .await
+            .ok()
+            .flatten()
+            .ok_or_else(|| lost("it did not open a job"))?;
+
+        let kinds = kinds.into_iter().map(|kind| kind.kind).collect();
+        let client = Client::new(job, mesh.clone(), kinds);
+        client.handle(early);
+        let reader = {
+            let client = Arc::downgrade(&client);
+            tokio::spawn(async move {
+                let reason = loop {
+                    match messages.recv(peer).await {
+                        Ok(Some(messages)) => match client.upgrade() {
+                            Some(client) => client.handle(messages),
+                            None => return,
+                        },
+                        Ok(None) => break "its link is closed".to_owned(),
+                        Err(error) => break error.to_string(),
+                    }
+                };
+                if let Some(client) = client.upgrade() {
+                    client.lose(&reason);
+                }
+            })
+        };
+        let writer = tokio::spawn(Client::send_queued(Arc::downgrade(&client), link.tx));
+        let drain = tokio::spawn(ignore(events));
+        let connection = Connection { mesh: mesh.clone(), tasks: vec![reader, writer, drain], nodes };
+        Ok(Cluster { client, connection: Arc::new(connection) })
+    }
+
+    /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
+    pub fn submit<R>(&self, call: Call<R>) -> Future<R> {
+        let task = match call.into_parts() {
+            Ok(parts) => self.client.submit(parts),
+            Err(error) => self.client.fail(ClientError::Codec(error)),
+        };
+        Future::new(task, Arc::clone(&self.client) as Arc<dyn ResultSource>)
+    }
+
+    /// Submits many calls; the futures are in the calls' order.
+    pub fn map<R>(&self, calls: impl IntoIterator<Item = Call<R>>) -> Vec<Future<R>> {
+        calls.into_iter().map(|call| self.submit(call)).collect()
+    }
+
+    /// The results of all these futures, in their order. The first failure ends the waiting, not the tasks.
+    pub async fn gather<T: Data>(
+        &self,
+        futures: impl IntoIterator<Item = &Future<T>>,
+    ) -> Result<Vec<T>, ClientError> {
+        try_join_all(futures.into_iter().map(Future::result)).await
+    }
+
+    /// Puts a value on one of the workers, in turn, and gives a future of it, to be passed to tasks. The cluster cannot
+    /// compute it again: if its worker is lost, it is lost, and tasks that need it fail.
+    pub async fn scatter<T: Data>(&self, value: T) -> Result<Future<T>, ClientError> {
+        let task = self.client.scatter(Encoded::of(&value)?).await?;
+        Ok(Future::new(task, Arc::clone(&self.client) as Arc<dyn ResultSource>))
+    }
+
+    /// The nodes that hold each future's output, and its size in bytes; futures without an output are left out.
+    pub async fn who_has<'a, T: 'a>(
+        &self,
+        futures: impl IntoIterator<Item = &'a Future<T>>,
+    ) -> Result<Vec<(TaskId, Vec<NodeId>, u64)>, ClientError> {
+        let tasks = futures.into_iter().map(Future::task).collect();
+        let holders = self.client.who_has(tasks).await?;
+        let workers = self.client.workers();
+        let nodes_of = |holders: Vec<WorkerId>| {
+            holders.iter().filter_map(|holder| workers.get(holder)).map(|info| info.node).collect()
+        };
+        Ok(holders.into_iter().map(|(task, holders, nbytes)| (task, nodes_of(holders), nbytes)).collect())
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.client.workers().len()
+    }
+
+    /// How many tasks all workers together run at once.
+    pub fn nthreads(&self) -> u32 {
+        self.client.workers().values().map(|info| info.nthreads).sum()
+    }
+
+    /// Waits until at least `workers` workers are there.
+    pub async fn wait_for_workers(&self, workers: usize) -> Result<(), ClientError> {
+        self.client.wait_for_workers(workers).await
+    }
+
+    /// The nodes of an embedded cluster, the scheduler's first; empty for a cluster that was connected to.
+    pub fn nodes(&self) -> &[Node] {
+        &self.connection.nodes
+    }
+
+    /// This client's part of the mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.connection.mesh
+    }
+
+    /// Takes leave of the cluster. Futures that are still held fail from now on. An embedded cluster ends with it.
+    pub async fn shutdown(self) {
+        self.client.lose("the client was shut down");
+        self.connection.mesh.shutdown().await;
+        for node in &self.connection.nodes {
+            node.mesh().shutdown().await;
+        }
+    }
+}
+
+/// The id of the job that was asked for, and what was said about workers before it.
+async fn job_opened(
+    messages: &mut MessageReceiver<ToClient>,
+    peer: NodeId,
+) -> Option<(JobId, Vec<ToClient>)> {
+    let mut early = Vec::new();
+    loop {
+        let mut opened = None;
+        for message in messages.recv(peer).await.ok()?? {
+            match message {
+                ToClient::JobOpened { job, .. } => opened = Some(job),
+                other => early.push(other),
+            }
+        }
+        if let Some(job) = opened {
+            return Some((job, early));
+        }
+    }
+}
+
+/// A client serves nobody: links to it are closed, and the scheduler tells it of workers.
+async fn ignore(mut events: mpsc::Receiver<MeshEvent>) {
+    while events.recv().await.is_some() {}
+}

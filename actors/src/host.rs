@@ -1,0 +1,118 @@
+//! Where actors run: an actix system of the node's own, one arbiter an actor.
+//!
+//! The node brings its own `System` thread, so that it can be embedded in any tokio service. Each vital actor has an
+//! arbiter to itself: a panic in a handler ends an arbiter with every actor on it.
+
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, AsyncContext, Context, Handler, Message, System};
+use starling_runtime::inbox::Inbox;
+use tokio::sync::watch;
+
+/// "There is something in your inbox."
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wake;
+
+/// A node's actix system on a thread of its own.
+pub(crate) struct ActorHost {
+    system: System,
+    thread: Option<JoinHandle<()>>,
+    /// Set to the actor's name when an actor dies by a fault of ours.
+    fault: watch::Sender<Option<&'static str>>,
+}
+
+impl ActorHost {
+    pub(crate) fn start() -> std::io::Result<ActorHost> {
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("actix-system".into()).spawn(move || {
+            let runner = System::new();
+            if ready.send(System::current()).is_ok() {
+                // The system ends when the node stops it; its exit code is then 0.
+                let _ = runner.run();
+            }
+        })?;
+        let system = started.recv().map_err(|_| std::io::Error::other("the actix system's thread ended at once"))?;
+        Ok(ActorHost { system, thread: Some(thread), fault: watch::Sender::new(None) })
+    }
+
+    /// Starts an actor on an arbiter of its own. It is woken when its inbox, full at `full`, has something.
+    pub(crate) fn spawn<A, T>(
+        &self,
+        name: &'static str,
+        full: usize,
+        make: impl FnOnce(Inbox<T>) -> A + Send + 'static,
+    ) -> std::io::Result<Inbox<T>>
+    where
+        A: Actor<Context = Context<A>> + Handler<Wake>,
+        T: Send + 'static,
+    {
+        let address: Arc<OnceLock<Addr<A>>> = Arc::default();
+        let inbox = Inbox::new(full, {
+            let address = Arc::clone(&address);
+            move || {
+                if let Some(address) = address.get() {
+                    address.do_send(Wake);
+                }
+            }
+        });
+        let fault = self.fault.clone();
+        let started = A::start_in_arbiter(&self.new_arbiter()?, {
+            let inbox = inbox.clone();
+            move |context| {
+                // Whatever came before the address was known.
+                context.notify(Wake);
+                actix::spawn(FaultWatch { name, fault }.forever());
+                make(inbox)
+            }
+        });
+        // Only this function sets it.
+        let _ = address.set(started);
+        Ok(inbox)
+    }
+
+    /// A new arbiter. It belongs to the system of the thread that makes it, so the system's own thread does.
+    fn new_arbiter(&self) -> std::io::Result<ArbiterHandle> {
+        let (ready, made) = std::sync::mpsc::sync_channel(1);
+        self.system.arbiter().spawn_fn(move || {
+            let _ = ready.send(Arbiter::new().handle());
+        });
+        made.recv().map_err(|_| std::io::Error::other("the actix system has ended"))
+    }
+
+    /// Changes when an actor has died by a fault of ours.
+    pub(crate) fn fault(&self) -> watch::Receiver<Option<&'static str>> {
+        self.fault.subscribe()
+    }
+}
+
+impl Drop for ActorHost {
+    fn drop(&mut self) {
+        self.system.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Lives on an actor's arbiter and tells when the arbiter's thread unwinds.
+struct FaultWatch {
+    name: &'static str,
+    fault: watch::Sender<Option<&'static str>>,
+}
+
+impl FaultWatch {
+    async fn forever(self) {
+        std::future::pending::<()>().await;
+        drop(self);
+    }
+}
+
+impl Drop for FaultWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fault.send_replace(Some(self.name));
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! One node of a cluster: the mesh, the actors, and what connects them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use starling_core::ids::{NodeId, Term};
+use starling_core::scheduler::{self, Scheduler};
+use starling_core::wire::WorkerInfo;
+use starling_core::worker::{self, Worker};
+use starling_runtime::executor::Executor;
+use starling_runtime::inbox::Inbox;
+use starling_runtime::mesh::{Link, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role};
+use starling_runtime::secret::ClusterSecret;
+use starling_runtime::store::Store;
+use starling_runtime::task::Tasks;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::host::ActorHost;
+use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
+use crate::scheduler_actor::{self, SchedulerActor};
+use crate::worker_actor::{self, WorkerActor};
+
+/// How many inputs wait for an actor before its peers' streams stand still.
+const INBOX_FULL: usize = 4096;
+/// How long a peer may take to answer a hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
+const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many workers may be lost while they run a task before the task is given up.
+const ALLOWED_FAILURES: u32 = 3;
+
+/// What a node does for the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRole {
+    /// It holds the scheduler.
+    Scheduler,
+    /// It runs tasks.
+    Worker,
+}
+
+/// How a node is to be started.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// A name for people.
+    pub name: String,
+    /// What it does for the cluster.
+    pub role: NodeRole,
+    /// Where it listens; empty to only dial out.
+    pub listen: Vec<Multiaddr>,
+    /// Nodes of the mesh to join; the first that answers is taken. Empty only for the first node of a mesh.
+    pub join: Vec<Multiaddr>,
+    /// The cluster's secret; `None` lets anybody in who can reach the port.
+    pub secret: Option<ClusterSecret>,
+    /// How many tasks a worker runs at once, at least 1.
+    pub nthreads: u32,
+    /// How many bytes of outputs a worker holds at most; 0 for no limit.
+    pub memory_limit: u64,
+}
+
+impl NodeConfig {
+    /// A node of this role that listens nowhere, joins nobody, and has a thread for each core.
+    pub fn new(role: NodeRole) -> NodeConfig {
+        let nthreads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+        let name = format!("{role:?}-{}", std::process::id()).to_lowercase();
+        NodeConfig { name, role, listen: Vec::new(), join: Vec::new(), secret: None, nthreads, memory_limit: 0 }
+    }
+}
+
+/// Why a node could not be started. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The mesh could not be started or joined.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The mesh has no scheduler.
+    #[error("joined the mesh at {0}, but it has no scheduler: start one with `node --role scheduler`")]
+    NoScheduler(Multiaddr),
+    /// A worker was told no node to join.
+    #[error("a worker needs a node to join: give --join ADDRESS, such as --join 10.12.0.10:8786")]
+    NoJoin,
+    /// The scheduler refused the worker.
+    #[error("the scheduler refused this node: {0}")]
+    Refused(#[from] Refusal),
+}
+
+/// Why a node has stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// It was asked to.
+    #[error("the node was shut down")]
+    Shutdown,
+    /// The scheduler came back with other tasks.
+    #[error("the scheduler refused this node: {0}")]
+    Refused(Refusal),
+    /// One of its actors died by a fault of Starling's.
+    #[error("the {0} actor died by an internal fault; please report it with the node's log")]
+    Fault(&'static str),
+}
+
+/// A running node. Dropping it stops it at once; [`Node::shutdown`] takes leave of the others first.
+pub struct Node {
+    mesh: Mesh,
+    store: Arc<Store>,
+    /// Keeps the actors' system alive.
+    _host: ActorHost,
+    stopped: watch::Receiver<Option<Stopped>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts a node on the current tokio runtime. A scheduler is ready on return, a worker is registered.
+    pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
+        if config.role == NodeRole::Worker && config.join.is_empty() {
+            return Err(NodeError::NoJoin);
+        }
+        let store = Store::new(config.memory_limit);
+        let role = match config.role {
+            NodeRole::Scheduler => Role::Scheduler,
+            NodeRole::Worker => Role::Worker,
+        };
+        let mesh_config = MeshConfig {
+            keypair: None,
+            listen: config.listen.clone(),
+            secret: config.secret.clone(),
+            member: MemberInfo { name: config.name.clone(), role },
+            limits: MeshLimits::default(),
+        };
+        let (mesh, events) = Mesh::start(mesh_config, store.clone()).await?;
+        let started = Node::start_on(config, mesh.clone(), events, store).await;
+        if started.is_err() {
+            mesh.shutdown().await;
+        }
+        started
+    }
+
+    async fn start_on(
+        config: NodeConfig,
+        mesh: Mesh,
+        events: mpsc::Receiver<MeshEvent>,
+        store: Arc<Store>,
+    ) -> Result<Node, NodeError> {
+        let joined = join_any(&mesh, &config.join).await?;
+        let host = ActorHost::start()?;
+        let (stop, stopped) = watch::channel(None);
+        let mut tasks = Vec::new();
+        match config.role {
+            NodeRole::Scheduler => {
+                let inbox = spawn_scheduler(&host)?;
+                tasks.push(tokio::spawn(watch_mesh(events, Some(inbox))));
+            }
+            NodeRole::Worker => {
+                tasks.push(tokio::spawn(watch_mesh(events, None)));
+                let worker = WorkerLoop {
+                    inbox: spawn_worker(&host, &config, &mesh, &store)?,
+                    info: WorkerInfo {
+                        node: mesh.node(),
+                        name: config.name.clone(),
+                        nthreads: config.nthreads.max(1),
+                        memory_limit: config.memory_limit,
+                    },
+                    mesh: mesh.clone(),
+                    join: config.join.clone(),
+                };
+                let link = match worker.register().await? {
+                    Some(link) => link,
+                    // `joined` is there: a worker has somebody to join.
+                    None => return Err(joined.map_or(NodeError::NoJoin, NodeError::NoScheduler)),
+                };
+                tasks.push(tokio::spawn(worker.run(link, stop.clone())));
+            }
+        }
+        tasks.push(tokio::spawn(watch_faults(host.fault(), stop)));
+        Ok(Node { mesh, store, _host: host, stopped, tasks })
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.mesh.node()
+    }
+
+    /// Where it listens, with the actual ports.
+    pub fn listen_addrs(&self) -> Vec<Multiaddr> {
+        self.mesh.listen_addrs()
+    }
+
+    /// Its part of the mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The values that it holds.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Waits until the node has stopped by itself.
+    pub async fn stopped(&self) -> Stopped {
+        let mut stopped = self.stopped.clone();
+        let reason = stopped.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or(Stopped::Shutdown)
+    }
+
+    /// Takes leave of the other nodes and stops.
+    pub async fn shutdown(self) {
+        self.mesh.shutdown().await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Joins the first address that answers. The error is the first address's, which is the one a person would look at.
+async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>, MeshError> {
+    let mut first_error = None;
+    for addr in addrs {
+        match mesh.join(addr).await {
+            Ok(node) => {
+                tracing::info!(%addr, %node, "joined the mesh");
+                return Ok(Some(addr.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%addr, %error, "could not join");
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(None), Err)
+}
+
+fn spawn_scheduler(host: &ActorHost) -> std::io::Result<Inbox<scheduler_actor::Input>> {
+    let config = scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES };
+    host.spawn("scheduler", INBOX_FULL, |inbox| SchedulerActor::new(Scheduler::new(config), inbox))
+}
+
+fn spawn_worker(
+    host: &ActorHost,
+    config: &NodeConfig,
+    mesh: &Mesh,
+    store: &Arc<Store>,
+) -> Result<Inbox<worker_actor::Input>, NodeError> {
+    let nthreads = config.nthreads.max(1);
+    let machine = Worker::new(worker::Config {
+        node: mesh.node(),
+        nthreads,
+        fetches_max: 8,
+        fetch_bytes_max: 64 << 20,
+    });
+    let runtime = tokio::runtime::Handle::current();
+    // The executor's threads tell the inbox, which is there only once the actor is.
+    let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
+    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), {
+        let inbox_slot = Arc::clone(&inbox_slot);
+        move |event| {
+            if let Some(inbox) = inbox_slot.get() {
+                inbox.push(worker_actor::Input::Event(event));
+            }
+        }
+    })?;
+    let (mesh, store) = (mesh.clone(), store.clone());
+    let inbox = host.spawn("worker", INBOX_FULL, move |inbox| {
+        WorkerActor::new(machine, inbox, executor, store, mesh, runtime)
+    })?;
+    // Set before any task can be assigned, since registration follows.
+    let _ = inbox_slot.set(inbox.clone());
+    Ok(inbox)
+}
+
+async fn watch_faults(mut fault: watch::Receiver<Option<&'static str>>, stop: watch::Sender<Option<Stopped>>) {
+    if let Ok(name) = fault.wait_for(Option::is_some).await
+        && let Some(name) = *name
+    {
+        stop.send_replace(Some(Stopped::Fault(name)));
+    }
+}
+
+/// Takes what the mesh tells: links go to the scheduler if there is one here, and are refused if not.
+async fn watch_mesh(mut events: mpsc::Receiver<MeshEvent>, scheduler: Option<Inbox<scheduler_actor::Input>>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            MeshEvent::MemberUp(member) => {
+                tracing::info!(node = %member.node, name = %member.info.name, role = ?member.info.role, "member up");
+            }
+            MeshEvent::MemberDown { node, reason } => {
+                tracing::info!(%node, ?reason, "member down");
+                if let Some(scheduler) = &scheduler {
+                    scheduler.push(scheduler_actor::Input::NodeDown { node });
+                }
+            }
+            MeshEvent::Link { link, hello } => {
+                tokio::spawn(accept(link, hello, scheduler.clone()));
+            }
+            MeshEvent::Refused { addr, refusal } => tracing::warn!(%addr, %refusal, "a peer was not admitted"),
+        }
+    }
+}
+
+/// Answers the hello of a link that another node opened, and serves it to its end.
+async fn accept(link: Link, hello: Bytes, scheduler: Option<Inbox<scheduler_actor::Input>>) {
+    let refusal = match (postcard::from_bytes::<Hello>(&hello), scheduler) {
+        (Ok(Hello::Worker { info, kinds }), Some(scheduler)) => {
+            if info.node != link.peer {
+                Refusal::BadHello
+            } else if let Err(refusal) = compare_kinds(&kinds, &Tasks::linked().infos()) {
+                refusal
+            } else {
+                return serve_worker(link, info, scheduler).await;
+            }
+        }
+        (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler).await,
+        (Ok(_), None) => Refusal::NotScheduler,
+        (Err(_), _) => Refusal::BadHello,
+    };
+    tracing::warn!(peer = %link.peer, %refusal, "refused a link");
+    if let Ok(frame) = encode_one(&Welcome::Refused(refusal)) {
+        // The peer may have gone meanwhile.
+        let _ = link.tx.send(frame).await;
+    }
+}
+
+async fn serve_worker(link: Link, mut info: WorkerInfo, inbox: Inbox<scheduler_actor::Input>) {
+    use scheduler_actor::Input;
+    info.nthreads = info.nthreads.clamp(1, 4096);
+    let outbox = Outbox::new();
+    let (welcome, worker) = oneshot::channel();
+    inbox.extend_when_free([Input::WorkerLink { info, outbox: outbox.clone(), welcome }]).await;
+    let Ok(worker) = worker.await else { return };
+    let Ok(frame) = encode_one(&Welcome::Worker { worker, term: Term(1) }) else { return };
+    if link.tx.send(frame).await.is_ok() {
+        outbox.start(link.tx);
+        let mut messages = MessageReceiver::new(link.rx);
+        while let Some(messages) = next_messages(&mut messages, link.peer).await {
+            inbox.extend_when_free([Input::FromWorker { worker, messages }]).await;
+        }
+    }
+    inbox.push(Input::WorkerLinkClosed { worker });
+}
+
+async fn serve_client(link: Link, name: String, inbox: Inbox<scheduler_actor::Input>) {
+    use scheduler_actor::Input;
+    let outbox = Outbox::new();
+    let (welcome, client) = oneshot::channel();
+    inbox.extend_when_free([Input::ClientLink { outbox: outbox.clone(), welcome }]).await;
+    let Ok(client) = client.await else { return };
+    tracing::info!(client = client.0, peer = %link.peer, name, "client connected");
+    let kinds = Tasks::linked().infos();
+    let Ok(frame) = encode_one(&Welcome::Client { client, term: Term(1), kinds }) else { return };
+    if link.tx.send(frame).await.is_ok() {
+        outbox.start(link.tx);
+        let mut messages = MessageReceiver::new(link.rx);
+        while let Some(messages) = next_messages(&mut messages, link.peer).await {
+            inbox.extend_when_free([Input::FromClient { client, messages }]).await;
+        }
+    }
+    inbox.push(Input::ClientLinkClosed { client });
+}
+
+/// The next messages; `None` when the link is closed, or carries what is no message.
+async fn next_messages<M: serde::de::DeserializeOwned>(
+    messages: &mut MessageReceiver<M>,
+    peer: NodeId,
+) -> Option<Vec<M>> {
+    match messages.recv(peer).await {
+        Ok(messages) => messages,
+        Err(error) => {
+            tracing::warn!(%error, "a link is closed");
+            None
+        }
+    }
+}
+
+/// Keeps a worker registered at the mesh's scheduler.
+struct WorkerLoop {
+    inbox: Inbox<worker_actor::Input>,
+    info: WorkerInfo,
+    mesh: Mesh,
+    join: Vec<Multiaddr>,
+}
+
+impl WorkerLoop {
+    /// Registers at the scheduler; `None` if the mesh shows none in time.
+    async fn register(&self) -> Result<Option<Link>, NodeError> {
+        let hello = Hello::Worker { info: self.info.clone(), kinds: Tasks::linked().infos() };
+        match open_to_scheduler(&self.mesh, &hello).await? {
+            Some((link, Welcome::Worker { worker, .. })) => {
+                tracing::info!(worker = worker.0, scheduler = %link.peer, "registered at the scheduler");
+                Ok(Some(link))
+            }
+            Some((_, Welcome::Refused(refusal))) => Err(NodeError::Refused(refusal)),
+            Some((_, Welcome::Client { .. })) => Err(NodeError::Refused(Refusal::BadHello)),
+            None => Ok(None),
+        }
+    }
+
+    async fn run(self, link: Link, stop: watch::Sender<Option<Stopped>>) {
+        self.serve(link).await;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.register().await {
+                Ok(Some(link)) => {
+                    pause = Duration::from_millis(50);
+                    self.serve(link).await;
+                }
+                Err(NodeError::Refused(refusal @ Refusal::TasksDiffer { .. })) => {
+                    stop.send_replace(Some(Stopped::Refused(refusal)));
+                    return;
+                }
+                Ok(None) => tracing::warn!("the mesh has no scheduler; looking again"),
+                Err(error) => tracing::warn!(%error, "could not register; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+            if let Err(error) = join_any(&self.mesh, &self.join).await {
+                tracing::debug!(%error, "could not join again");
+            }
+        }
+    }
+
+    /// Reads the scheduler's link to its end.
+    async fn serve(&self, link: Link) {
+        use worker_actor::Input;
+        let outbox = Outbox::new();
+        outbox.start(link.tx);
+        self.inbox.extend_when_free([Input::Registered { outbox: outbox.clone() }]).await;
+        let mut messages = MessageReceiver::new(link.rx);
+        while let Some(messages) = next_messages(&mut messages, link.peer).await {
+            self.inbox.extend_when_free([Input::FromScheduler(messages)]).await;
+        }
+        tracing::warn!("the link to the scheduler is closed");
+        outbox.close();
+        self.inbox.push(Input::SchedulerLost);
+    }
+}
+
+/// Opens a link to the mesh's scheduler and gives its answer; `None` if the mesh shows no scheduler in time.
+pub(crate) async fn open_to_scheduler(mesh: &Mesh, hello: &Hello) -> Result<Option<(Link, Welcome)>, MeshError> {
+    let Some(scheduler) = find_scheduler(mesh).await else { return Ok(None) };
+    let hello = encode_one(hello).map_err(|error| MeshError::Protocol { node: scheduler, why: error.to_string() })?;
+    let mut link = mesh.open_link(scheduler, hello).await?;
+    let answer = timeout(HELLO_TIMEOUT, link.rx.recv()).await.ok().flatten();
+    let welcome = answer.and_then(|frame| postcard::from_bytes::<Welcome>(&frame).ok());
+    match welcome {
+        Some(welcome) => Ok(Some((link, welcome))),
+        None => Err(MeshError::Protocol { node: scheduler, why: "it did not answer a hello".to_owned() }),
+    }
+}
+
+/// The scheduler's node, once gossip has told of it.
+async fn find_scheduler(mesh: &Mesh) -> Option<NodeId> {
+    let deadline = tokio::time::Instant::now() + SCHEDULER_TIMEOUT;
+    loop {
+        if let Some(member) = mesh.members().into_iter().find(|member| member.info.role == Role::Scheduler) {
+            return Some(member.node);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

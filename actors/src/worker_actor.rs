@@ -1,0 +1,175 @@
+//! The worker's actor: the machine between the scheduler's link, the executor's threads and the mesh.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, Context, Handler};
+use starling_core::ids::{NodeId, TaskId, Time, WorkerId};
+use starling_core::wire::{FromWorker, ToWorker};
+use starling_core::worker::{Effect, Event, Outcome, Worker};
+use starling_runtime::executor::Executor;
+use starling_runtime::inbox::Inbox;
+use starling_runtime::mesh::Mesh;
+use starling_runtime::store::Store;
+use starling_runtime::value::Value;
+use tokio::runtime::Handle;
+
+use crate::host::Wake;
+use crate::link::Outbox;
+
+/// What reaches the worker's actor.
+pub(crate) enum Input {
+    /// Registered at a scheduler: say things there from now on.
+    Registered { outbox: Outbox<FromWorker> },
+    /// Messages from the scheduler, in order.
+    FromScheduler(Vec<ToWorker>),
+    /// An execution or a fetch has ended.
+    Event(Event),
+    /// The link to the scheduler is closed.
+    SchedulerLost,
+}
+
+pub(crate) struct WorkerActor {
+    machine: Worker,
+    inbox: Inbox<Input>,
+    started: Instant,
+    executor: Executor,
+    store: Arc<Store>,
+    mesh: Mesh,
+    /// Where fetches run.
+    runtime: Handle,
+    /// `None` while there is no scheduler.
+    outbox: Option<Outbox<FromWorker>>,
+    /// Reused from wake to wake.
+    inputs: Vec<Input>,
+    effects: Vec<Effect>,
+    to_scheduler: Vec<FromWorker>,
+}
+
+impl WorkerActor {
+    pub(crate) fn new(
+        machine: Worker,
+        inbox: Inbox<Input>,
+        executor: Executor,
+        store: Arc<Store>,
+        mesh: Mesh,
+        runtime: Handle,
+    ) -> WorkerActor {
+        WorkerActor {
+            machine,
+            inbox,
+            started: Instant::now(),
+            executor,
+            store,
+            mesh,
+            runtime,
+            outbox: None,
+            inputs: Vec::new(),
+            effects: Vec::new(),
+            to_scheduler: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = Time(self.started.elapsed().as_micros() as u64);
+        self.machine.handle(now, event, &mut self.effects);
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Registered { outbox } => self.outbox = Some(outbox),
+            Input::FromScheduler(messages) => {
+                for message in messages {
+                    self.event(Event::FromScheduler(message));
+                }
+            }
+            Input::Event(event) => self.event(event),
+            Input::SchedulerLost => {
+                self.perform();
+                self.outbox = None;
+                self.event(Event::SchedulerLost);
+            }
+        }
+    }
+
+    fn perform(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::ToScheduler(message) => self.to_scheduler.push(message),
+                Effect::Fetch { from, node, tasks } => self.fetch(from, node, tasks),
+                Effect::Execute(execution) => {
+                    if let Err(execution) = self.executor.execute(execution) {
+                        // The machine counts free threads, so this is a fault of ours; the task is told as failed
+                        // rather than lost.
+                        tracing::error!(task = %execution.task, "no thread is free for a task");
+                        let outcome = Outcome::Failed {
+                            name: String::new(),
+                            cause: starling_core::failure::FailureCause::Store {
+                                message: "no thread is free".into(),
+                            },
+                        };
+                        self.inbox.push(Input::Event(Event::Executed {
+                            task: execution.task,
+                            attempt: execution.attempt,
+                            run_us: 0,
+                            outcome,
+                        }));
+                    }
+                }
+                Effect::Free { task } => self.store.remove(task),
+            }
+        }
+        self.effects = effects;
+        if self.to_scheduler.is_empty() {
+            return;
+        }
+        let messages = std::mem::take(&mut self.to_scheduler);
+        if let Some(outbox) = &self.outbox {
+            // If it is closed, the reader of the same link tells so.
+            let _ = outbox.send(messages);
+        }
+    }
+
+    /// Fetches in a task of its own; what arrives is in the store before the machine is told.
+    fn fetch(&self, from: WorkerId, node: NodeId, tasks: Vec<TaskId>) {
+        let (mesh, store, inbox) = (self.mesh.clone(), Arc::clone(&self.store), self.inbox.clone());
+        self.runtime.spawn(async move {
+            let mut outcome: BTreeMap<TaskId, Option<u64>> = tasks.iter().map(|&task| (task, None)).collect();
+            let fetched = mesh
+                .fetch(node, &tasks, &mut |task, block| {
+                    let Some(encoded) = block else { return };
+                    match store.insert(task, Value::Encoded(encoded)) {
+                        Ok(nbytes) => {
+                            outcome.insert(task, Some(nbytes));
+                        }
+                        Err(error) => tracing::warn!(%task, %error, "a fetched value was dropped"),
+                    }
+                })
+                .await;
+            if let Err(error) = fetched {
+                tracing::warn!(%node, %error, "a fetch failed");
+            }
+            inbox.push(Input::Event(Event::Fetched { from, outcome: outcome.into_iter().collect() }));
+        });
+    }
+}
+
+impl Actor for WorkerActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Wake> for WorkerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        self.inbox.take(&mut inputs);
+        for input in inputs.drain(..) {
+            self.input(input);
+        }
+        self.inputs = inputs;
+        self.perform();
+    }
+}

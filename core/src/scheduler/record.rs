@@ -1,0 +1,279 @@
+//! What the scheduler knows of one task, and where the records live.
+//!
+//! A job's records lie in pages of [`PAGE_RECORDS`], indexed by the task's dense index; a page goes back to the
+//! allocator when the last task on it is forgotten. Edges count with multiplicity: a task that names an input twice is
+//! twice among its dependents, and every count below counts edges. So nothing has to be made distinct.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::failure::TaskFailure;
+use crate::ids::{Attempt, ClientId, JobId, TaskId};
+use crate::wire::Priority;
+
+use super::pool::Slot;
+use super::view::{StateCounts, TaskState};
+
+/// How many records lie on one page.
+pub(super) const PAGE_RECORDS: usize = 1024;
+
+/// The kind of a value that a client scattered: there is no function that could compute it again.
+pub(super) const KIND_SCATTERED: u32 = u32::MAX;
+
+/// A list of dependents is searched for forgotten ones only when it is longer than this.
+const DEPENDENTS_COMPACTED_MIN: usize = 16;
+
+/// Where a queued task waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QueuedAt {
+    /// In the queue of tasks without inputs, which any worker may take.
+    Roots,
+    /// In the queue of the worker that holds most of its inputs.
+    Worker(Slot),
+}
+
+/// A task's state, with the data that it has in that state only. A forgotten task has no record.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Known, but neither computed nor needed now: its spec is kept because a dependent may have to run again.
+    Released,
+    /// Needed. `unfinished` of its input edges are not in memory; 0 only until the end of the event.
+    Waiting { unfinished: u32 },
+    /// Needed, every input in memory, and no worker has room.
+    Queued { at: QueuedAt },
+    /// Needed, every input in memory, and there is no worker at all.
+    NoWorker,
+    /// Assigned under the record's current attempt. `position` is its place in the worker's list.
+    Processing { worker: Slot, position: u32, expected_us: u32 },
+    /// The output is in the stores of these workers; never empty between events.
+    Memory { nbytes: u64, holders: SmallVec<[Slot; 2]> },
+    /// Failed for good, or because an input did.
+    Erred { failure: Arc<TaskFailure> },
+}
+
+impl State {
+    /// Whether the task has to be computed: then each of its input edges counts as a waiter at the input.
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self, State::Waiting { .. } | State::Queued { .. } | State::NoWorker | State::Processing { .. })
+    }
+
+    pub(super) fn is_memory(&self) -> bool {
+        matches!(self, State::Memory { .. })
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self, State::Waiting { unfinished: 0 })
+    }
+
+    pub(super) fn view(&self) -> TaskState {
+        match self {
+            State::Released => TaskState::Released,
+            State::Waiting { .. } => TaskState::Waiting,
+            State::Queued { .. } => TaskState::Queued,
+            State::NoWorker => TaskState::NoWorker,
+            State::Processing { .. } => TaskState::Processing,
+            State::Memory { .. } => TaskState::Memory,
+            State::Erred { .. } => TaskState::Erred,
+        }
+    }
+}
+
+/// What the scheduler knows of one task.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) state: State,
+    pub(super) payload: Bytes,
+    /// All of them have a record as long as this one exists.
+    pub(super) inputs: SmallVec<[u32; 3]>,
+    /// Every task that named this one as an input; forgotten ones are weeded out now and then.
+    pub(super) dependents: SmallVec<[u32; 4]>,
+    /// How many of `dependents` have a record.
+    pub(super) dependents_live: u32,
+    /// How many of `dependents` are pending, and so need this output.
+    pub(super) waiters: u32,
+    pub(super) priority: Priority,
+    /// Index into the scheduler's kinds, or [`KIND_SCATTERED`].
+    pub(super) kind: u32,
+    /// The last attempt that was assigned; 0 if none was.
+    pub(super) attempt: Attempt,
+    pub(super) retries_left: u16,
+    /// How many workers were lost while they ran this task.
+    pub(super) workers_lost: u16,
+    /// Whether the client holds the result.
+    pub(super) wanted: bool,
+    /// Whether the client believes the output to be there.
+    pub(super) announced: bool,
+}
+
+impl Record {
+    /// Whether somebody needs the output, now or as soon as it is there.
+    pub(super) fn is_needed(&self) -> bool {
+        self.wanted || self.waiters > 0
+    }
+
+    pub(super) fn is_scattered(&self) -> bool {
+        self.kind == KIND_SCATTERED
+    }
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    /// How many records at the page's beginning were forgotten before `records` began.
+    skipped: usize,
+    records: Vec<Option<Record>>,
+    live: usize,
+}
+
+/// A job and the records of its tasks.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) client: ClientId,
+    pub(super) name: String,
+    /// The index that the next task must have.
+    pub(super) next_index: u32,
+    pub(super) counts: StateCounts,
+    pages: Vec<Option<Page>>,
+}
+
+impl Job {
+    pub(super) fn new(client: ClientId, name: String) -> Job {
+        Job { client, name, next_index: 0, counts: StateCounts::default(), pages: Vec::new() }
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&Record> {
+        let index = index as usize;
+        let page = self.pages.get(index / PAGE_RECORDS)?.as_ref()?;
+        page.records.get((index % PAGE_RECORDS).checked_sub(page.skipped)?)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Record> {
+        let index = index as usize;
+        let page = self.pages.get_mut(index / PAGE_RECORDS)?.as_mut()?;
+        page.records.get_mut((index % PAGE_RECORDS).checked_sub(page.skipped)?)?.as_mut()
+    }
+
+    /// Adds the record of task `next_index`.
+    pub(super) fn push(&mut self, record: Record) {
+        let page_index = self.next_index as usize / PAGE_RECORDS;
+        if page_index == self.pages.len() {
+            // A small job shall not pay for a whole page; a job that has filled one will most likely fill the next.
+            let records = if page_index == 0 { Vec::new() } else { Vec::with_capacity(PAGE_RECORDS) };
+            self.pages.push(Some(Page { skipped: 0, records, live: 0 }));
+        }
+        self.counts.add(record.state.view(), 1);
+        if let Some(Some(page)) = self.pages.get_mut(page_index) {
+            page.records.push(Some(record));
+            page.live += 1;
+        }
+        self.next_index += 1;
+    }
+
+    /// Forgets a task and gives its record; frees the page when it was the last on it.
+    pub(super) fn remove(&mut self, index: u32) -> Option<Record> {
+        let index = index as usize;
+        let slot = self.pages.get_mut(index / PAGE_RECORDS)?;
+        let page = slot.as_mut()?;
+        let record = page.records.get_mut((index % PAGE_RECORDS).checked_sub(page.skipped)?)?.take()?;
+        page.live -= 1;
+        if page.live == 0 {
+            page.skipped += page.records.len();
+            page.records = Vec::new();
+            if page.skipped == PAGE_RECORDS {
+                *slot = None;
+            }
+        }
+        self.counts.remove(record.state.view(), 1);
+        Some(record)
+    }
+
+    /// Puts a task into another state and gives the old one. The counts follow.
+    pub(super) fn set_state(&mut self, index: u32, state: State) -> Option<State> {
+        let new = state.view();
+        let old = std::mem::replace(&mut self.get_mut(index)?.state, state);
+        self.counts.remove(old.view(), 1);
+        self.counts.add(new, 1);
+        Some(old)
+    }
+
+    /// One dependent of `index` was forgotten. Long lists lose their forgotten entries when these are the most.
+    pub(super) fn drop_dependent(&mut self, index: u32) {
+        let Some(record) = self.get_mut(index) else { return };
+        record.dependents_live -= 1;
+        let live = record.dependents_live as usize;
+        if record.dependents.len() > DEPENDENTS_COMPACTED_MIN && record.dependents.len() > 2 * live {
+            let mut dependents = std::mem::take(&mut record.dependents);
+            dependents.retain(|dependent| self.get(*dependent).is_some());
+            dependents.shrink_to_fit();
+            if let Some(record) = self.get_mut(index) {
+                record.dependents = dependents;
+            }
+        }
+    }
+
+    /// All records, in the order of their indices.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Record)> {
+        self.pages.iter().enumerate().filter_map(|(number, page)| page.as_ref().map(|page| (number, page))).flat_map(
+            |(number, page)| {
+                let first = number * PAGE_RECORDS + page.skipped;
+                page.records
+                    .iter()
+                    .enumerate()
+                    .filter_map(move |(at, record)| record.as_ref().map(|record| ((first + at) as u32, record)))
+            },
+        )
+    }
+
+    /// How many records there are.
+    pub(super) fn len(&self) -> usize {
+        self.pages.iter().flatten().map(|page| page.live).sum()
+    }
+
+    /// How many pages are allocated.
+    #[cfg(test)]
+    pub(super) fn pages_allocated(&self) -> usize {
+        self.pages.iter().flatten().filter(|page| page.records.capacity() > 0).count()
+    }
+}
+
+/// Every open job, indexed by its id: the scheduler hands the ids out from 0.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    jobs: Vec<Option<Box<Job>>>,
+}
+
+impl Jobs {
+    pub(super) fn open(&mut self, job: Job) -> JobId {
+        self.jobs.push(Some(Box::new(job)));
+        JobId(self.jobs.len() as u32 - 1)
+    }
+
+    pub(super) fn close(&mut self, job: JobId) -> Option<Box<Job>> {
+        self.jobs.get_mut(job.0 as usize)?.take()
+    }
+
+    pub(super) fn job(&self, job: JobId) -> Option<&Job> {
+        self.jobs.get(job.0 as usize)?.as_deref()
+    }
+
+    pub(super) fn job_mut(&mut self, job: JobId) -> Option<&mut Job> {
+        self.jobs.get_mut(job.0 as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn get(&self, task: TaskId) -> Option<&Record> {
+        self.job(task.job)?.get(task.index)
+    }
+
+    pub(super) fn get_mut(&mut self, task: TaskId) -> Option<&mut Record> {
+        self.job_mut(task.job)?.get_mut(task.index)
+    }
+
+    pub(super) fn set_state(&mut self, task: TaskId, state: State) -> Option<State> {
+        self.job_mut(task.job)?.set_state(task.index, state)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &Job)> {
+        self.jobs.iter().enumerate().filter_map(|(id, job)| job.as_deref().map(|job| (JobId(id as u32), job)))
+    }
+}

@@ -1,0 +1,292 @@
+//! Clients that join, leave, and say things.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::graph::GraphError;
+use crate::ids::{Attempt, ClientId, JobId, KindId, TaskId, WorkerId};
+use crate::spec::TaskSpec;
+use crate::wire::{FromClient, KindInfo, Priority, SubmitError, ToClient};
+
+use super::pool::{NBYTES_MAX, Slot};
+use super::record::{Job, KIND_SCATTERED, QueuedAt, Record, State};
+use super::{Effects, Scheduler};
+
+impl Scheduler {
+    pub(super) fn on_client_joined(&mut self, client: ClientId, effects: &mut Effects) {
+        if self.clients.contains_key(&client) {
+            return;
+        }
+        self.clients.insert(client, Vec::new());
+        for (_, worker) in self.pool.iter() {
+            effects.tell_client(client, ToClient::Worker { worker: worker.id, info: worker.info.clone() });
+        }
+    }
+
+    pub(super) fn on_client_lost(&mut self, client: ClientId, effects: &mut Effects) {
+        for job in self.clients.remove(&client).unwrap_or_default() {
+            self.close_job(job, effects);
+        }
+    }
+
+    /// Drops a job with all its tasks. Inputs are of the same job, so nothing outside of it can need them.
+    fn close_job(&mut self, job_id: JobId, effects: &mut Effects) {
+        let Some(indices) = self.jobs.job(job_id).map(|job| job.iter().map(|(index, _)| index).collect::<Vec<_>>())
+        else {
+            return;
+        };
+        for index in indices {
+            self.transition(TaskId::new(job_id, index), State::Released, effects);
+        }
+        self.jobs.close(job_id);
+    }
+
+    pub(super) fn on_client_message(&mut self, client: ClientId, message: FromClient, effects: &mut Effects) {
+        let Some(jobs) = self.clients.get_mut(&client) else { return };
+        match message {
+            FromClient::OpenJob { name, token } => {
+                let job = self.jobs.open(Job::new(client, name));
+                jobs.push(job);
+                effects.tell_client(client, ToClient::JobOpened { token, job, term: self.term });
+            }
+            FromClient::Submit { job, token, kinds, tasks } => {
+                match self.check_submission(client, job, &kinds, &tasks) {
+                    Err(error) => effects.tell_client(client, ToClient::Rejected { token, error }),
+                    Ok(kinds) => {
+                        effects.tell_client(client, ToClient::Accepted { token });
+                        self.take_submission(job, tasks, &kinds, effects);
+                    }
+                }
+            }
+            FromClient::Scattered { job, values } => self.on_scattered(client, job, values, effects),
+            FromClient::Release { tasks } => {
+                for task in tasks {
+                    self.on_release(client, task);
+                }
+            }
+            FromClient::WhoHas { token, tasks } => {
+                let holders = tasks.into_iter().filter_map(|task| self.holders_for(client, task)).collect();
+                effects.tell_client(client, ToClient::WhoHas { token, holders });
+            }
+            FromClient::Unreachable { task, holders } => {
+                if self.is_of(client, task.job) && self.drop_holders(task, &holders, effects) {
+                    self.recover(&[task], effects);
+                }
+            }
+        }
+    }
+
+    fn is_of(&self, client: ClientId, job: JobId) -> bool {
+        self.jobs.job(job).is_some_and(|job| job.client == client)
+    }
+
+    fn holders_for(&self, client: ClientId, task: TaskId) -> Option<(TaskId, Vec<WorkerId>, u64)> {
+        if !self.is_of(client, task.job) {
+            return None;
+        }
+        match &self.jobs.get(task)?.state {
+            State::Memory { nbytes, holders } => Some((task, self.worker_ids(holders).collect(), *nbytes)),
+            _ => None,
+        }
+    }
+
+    fn on_release(&mut self, client: ClientId, task: TaskId) {
+        if !self.is_of(client, task.job) {
+            return;
+        }
+        let Some(record) = self.jobs.get_mut(task) else { return };
+        record.wanted = false;
+        record.announced = false;
+        if record.waiters == 0 {
+            self.loose.push(task);
+        }
+    }
+
+    /// Whether these tasks can be taken, all of them. Gives the place of each one's kind.
+    fn check_submission(
+        &self,
+        client: ClientId,
+        job_id: JobId,
+        kinds: &[KindInfo],
+        tasks: &[TaskSpec],
+    ) -> Result<Vec<u32>, SubmitError> {
+        let job = self.jobs.job(job_id).filter(|job| job.client == client).ok_or(SubmitError::UnknownJob(job_id))?;
+        let mut found = Vec::with_capacity(tasks.len());
+        let mut unknown: Vec<KindId> = Vec::new();
+        // Neighbours mostly are of one kind.
+        let mut last: Option<(KindId, u32)> = None;
+        for (due, spec) in (u64::from(job.next_index)..).zip(tasks) {
+            check_place(job, job_id, due, spec)?;
+            let kind = match last {
+                Some((kind, at)) if kind == spec.kind => Some(at),
+                _ => self.kinds.find(spec.kind),
+            };
+            match kind {
+                Some(at) => {
+                    last = Some((spec.kind, at));
+                    found.push(at);
+                }
+                None if !unknown.contains(&spec.kind) && unknown.len() < 100 => unknown.push(spec.kind),
+                None => {}
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(found);
+        }
+        let name =
+            |kind: KindId| kinds.iter().find(|info| info.kind == kind).cloned().unwrap_or_else(|| nameless(kind));
+        Err(SubmitError::UnknownKinds(unknown.into_iter().map(name).collect()))
+    }
+
+    /// Takes tasks that were checked.
+    fn take_submission(&mut self, job_id: JobId, tasks: Vec<TaskSpec>, kinds: &[u32], effects: &mut Effects) {
+        let submission = self.submission;
+        self.submission = self.submission.wrapping_add(1);
+        let mut unwanted = Vec::new();
+        for ((order, spec), kind) in (0..).zip(tasks).zip(kinds) {
+            let priority = Priority { user: spec.options.priority.saturating_neg(), submission, order };
+            if !spec.options.wanted {
+                unwanted.push(spec.task);
+            }
+            self.take_task(job_id, spec, *kind, priority, effects);
+        }
+        // An unwanted task that no other task of the submission needs was sent for nothing.
+        unwanted.retain(|task| self.jobs.get(*task).is_some_and(|record| !record.is_needed()));
+        self.loose.append(&mut unwanted);
+    }
+
+    fn take_task(&mut self, job_id: JobId, spec: TaskSpec, kind: u32, priority: Priority, effects: &mut Effects) {
+        let Some(job) = self.jobs.job_mut(job_id) else { return };
+        let client = job.client;
+        let (task, index) = (spec.task, spec.task.index);
+        let mut unfinished = 0;
+        let mut failure = None;
+        let mut released: SmallVec<[u32; 4]> = SmallVec::new();
+        for input in &spec.inputs {
+            let Some(record) = job.get_mut(*input) else { continue };
+            record.dependents.push(index);
+            record.dependents_live += 1;
+            record.waiters += 1;
+            match &record.state {
+                State::Memory { .. } => continue,
+                State::Erred { failure: why } => failure = Some(Arc::clone(why)),
+                State::Released => released.push(*input),
+                _ => {}
+            }
+            unfinished += 1;
+        }
+        let state = match (spec.inputs.is_empty(), self.pool.is_empty()) {
+            (false, _) => State::Waiting { unfinished },
+            (true, false) => State::Queued { at: QueuedAt::Roots },
+            (true, true) => State::NoWorker,
+        };
+        match state {
+            State::Queued { .. } => self.roots.push(priority, task),
+            State::NoWorker => self.parked.push(priority, task),
+            _ if unfinished == 0 => self.ready.push(task),
+            _ => {}
+        }
+        job.push(Record {
+            state,
+            payload: spec.payload,
+            inputs: spec.inputs,
+            dependents: SmallVec::new(),
+            dependents_live: 0,
+            waiters: 0,
+            priority,
+            kind,
+            attempt: Attempt(0),
+            retries_left: spec.options.retries,
+            workers_lost: 0,
+            wanted: spec.options.wanted,
+            announced: false,
+        });
+        debug_assert_eq!(job.client, client);
+        if let Some(failure) = failure {
+            self.fail(task, failure, effects);
+        } else {
+            for input in released {
+                self.require(TaskId::new(job_id, input), effects);
+            }
+        }
+    }
+
+    /// Values that a client has put on workers. There is no answer to a scatter, so one that does not fit is ignored, and
+    /// the next submission of that client is refused for its gap.
+    fn on_scattered(
+        &mut self,
+        client: ClientId,
+        job_id: JobId,
+        values: Vec<(u32, u64, Vec<WorkerId>)>,
+        effects: &mut Effects,
+    ) {
+        let Some(job) = self.jobs.job_mut(job_id).filter(|job| job.client == client) else { return };
+        let fits = (u64::from(job.next_index)..).zip(&values).all(|(due, value)| u64::from(value.0) == due);
+        if !fits || u64::from(job.next_index) + values.len() as u64 > u64::from(u32::MAX) {
+            return;
+        }
+        let submission = self.submission;
+        self.submission = self.submission.wrapping_add(1);
+        for ((index, nbytes, workers), order) in values.into_iter().zip(0..) {
+            let task = TaskId::new(job_id, index);
+            let mut holders: SmallVec<[Slot; 2]> = SmallVec::new();
+            let nbytes = nbytes.min(NBYTES_MAX);
+            for worker in workers {
+                if let Some(slot) = self.pool.slot(worker).filter(|slot| !holders.contains(slot)) {
+                    holders.push(slot);
+                    self.pool.hold(slot, task, nbytes);
+                }
+            }
+            let is_lost = holders.is_empty();
+            let Some(job) = self.jobs.job_mut(job_id) else { return };
+            job.push(Record {
+                state: State::Memory { nbytes, holders },
+                payload: bytes::Bytes::new(),
+                inputs: SmallVec::new(),
+                dependents: SmallVec::new(),
+                dependents_live: 0,
+                waiters: 0,
+                priority: Priority { user: 0, submission, order },
+                kind: KIND_SCATTERED,
+                attempt: Attempt(0),
+                retries_left: 0,
+                workers_lost: 0,
+                wanted: true,
+                announced: true,
+            });
+            if is_lost {
+                self.recover(&[task], effects);
+            }
+        }
+    }
+}
+
+/// Whether a task continues its job and names only tasks that are there before it.
+fn check_place(job: &Job, job_id: JobId, due: u64, spec: &TaskSpec) -> Result<(), SubmitError> {
+    if spec.task.job != job_id {
+        return Err(SubmitError::UnknownJob(spec.task.job));
+    }
+    let index = spec.task.index;
+    // The last index is never given out, so that the next one always can be said.
+    if u64::from(index) != due || index == u32::MAX {
+        let expected = u32::try_from(due).unwrap_or(u32::MAX);
+        return Err(GraphError::Gap { index, expected }.into());
+    }
+    for input in &spec.inputs {
+        if *input == index {
+            let key = spec.task.to_string();
+            return Err(GraphError::Cycle { keys: vec![key.clone(), key] }.into());
+        }
+        let is_there = *input < index && (*input >= job.next_index || job.get(*input).is_some());
+        if !is_there {
+            let input = TaskId::new(job_id, *input).to_string();
+            return Err(GraphError::DanglingInput { key: spec.task.to_string(), input }.into());
+        }
+    }
+    Ok(())
+}
+
+fn nameless(kind: KindId) -> KindInfo {
+    KindInfo { kind, name: format!("kind {:016x}", kind.0), signature: String::new() }
+}

@@ -1,0 +1,164 @@
+//! Clusters of real processes on loopback.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use starling::{Cluster, ClusterSecret, ConnectOptions};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process whose standard error is read line by line. Killed when dropped.
+pub struct Process {
+    child: Child,
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Process {
+    /// Starts a command.
+    pub fn start(command: &mut Command) -> Result<Process> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{command:?} could not be started"))?;
+        let stderr = child.stderr.take().context("the process has no standard error")?;
+        let lines: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
+        std::thread::spawn({
+            let lines = Arc::clone(&lines);
+            move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    lines.0.lock().unwrap_or_else(|error| error.into_inner()).push(line);
+                    lines.1.notify_all();
+                }
+            }
+        });
+        Ok(Process { child, lines })
+    }
+
+    /// Waits for a line of standard error that `find` takes something from.
+    pub fn wait_for_line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.lines.0.lock().unwrap_or_else(|error| error.into_inner());
+        loop {
+            if let Some(found) = lines.iter().find_map(|line| find(line)) {
+                return Ok(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("the line did not come; standard error was:\n{}", lines.join("\n"));
+            }
+            lines = self.lines.1.wait_timeout(lines, left).unwrap_or_else(|error| error.into_inner()).0;
+        }
+    }
+
+    /// All of standard error so far.
+    pub fn output(&self) -> String {
+        self.lines.0.lock().unwrap_or_else(|error| error.into_inner()).join("\n")
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the process did not end; standard error was:\n{}", self.output());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A scheduler and workers, each a process of its own.
+pub struct Processes {
+    binary: PathBuf,
+    folder: TempDir,
+    /// The scheduler's process.
+    pub scheduler: Process,
+    /// Where it listens.
+    pub addr: String,
+    /// The workers' processes.
+    pub workers: Vec<Process>,
+}
+
+impl Processes {
+    /// Starts a scheduler on a port that the system chooses and so many workers with one thread each, from `binary`.
+    pub fn start(binary: &str, workers: usize) -> Result<Processes> {
+        let folder = TempDir::new()?;
+        let secret_file = folder.path().join("secret");
+        write_secret(&secret_file)?;
+        let mut command = Command::new(binary);
+        command.args(["--role", "scheduler", "--listen", "/ip4/127.0.0.1/tcp/0", "--secret-file"]).arg(&secret_file);
+        let scheduler = Process::start(&mut command)?;
+        let addr = scheduler.wait_for_line(|line| line.strip_prefix("listening on ").map(str::to_owned))?;
+        let mut processes = Processes { binary: binary.into(), folder, scheduler, addr, workers: Vec::new() };
+        for _ in 0..workers {
+            processes.start_worker(&[])?;
+        }
+        Ok(processes)
+    }
+
+    /// Starts one more worker and waits until it is registered.
+    pub fn start_worker(&mut self, args: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--join", &self.addr, "--listen", "/ip4/127.0.0.1/tcp/0", "--threads", "1", "--secret-file"])
+            .arg(self.secret_file())
+            .args(args);
+        let worker = Process::start(&mut command)?;
+        worker.wait_for_line(|line| line.contains("is ready").then_some(()))?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
+    /// The file with the cluster's secret.
+    pub fn secret_file(&self) -> PathBuf {
+        self.folder.path().join("secret")
+    }
+
+    /// A client of the cluster, once all workers are known to it.
+    pub async fn connect(&self) -> Result<Cluster> {
+        let options = ConnectOptions { secret_file: Some(self.secret_file()), ..ConnectOptions::default() };
+        let cluster = Cluster::connect_with(&self.addr, options).await?;
+        cluster.wait_for_workers(self.workers.len()).await?;
+        Ok(cluster)
+    }
+}
+
+/// Writes a fresh secret that only its owner can read.
+pub fn write_secret(path: &Path) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", ClusterSecret::generate().to_text())?;
+    Ok(())
+}

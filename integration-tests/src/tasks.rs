@@ -1,0 +1,114 @@
+//! Tasks for the tests. The test programs and `test-node` both hold them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling::{Buffer, task};
+
+/// Their sum.
+#[task]
+pub fn add(a: i64, b: i64) -> i64 {
+    a + b
+}
+
+/// Its square.
+#[task]
+pub fn square(x: &i64) -> i64 {
+    x * x
+}
+
+/// Their sum.
+#[task]
+pub fn total(parts: &[i64]) -> i64 {
+    parts.iter().sum()
+}
+
+/// How often each word occurs.
+#[task]
+pub fn count_words(text: &str) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for word in text.split_whitespace() {
+        *counts.entry(word.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// The counts added up.
+#[task]
+pub fn merge_counts(parts: Vec<Arc<BTreeMap<String, u64>>>) -> BTreeMap<String, u64> {
+    let mut merged = BTreeMap::new();
+    for (word, count) in parts.iter().flat_map(|part| part.iter()) {
+        *merged.entry(word.clone()).or_default() += count;
+    }
+    merged
+}
+
+/// So many bytes of this value.
+#[task]
+pub fn bytes(length: u64, value: u8) -> Buffer {
+    vec![value; length as usize].into()
+}
+
+/// The sum of the bytes of both, which had to be on one worker for it.
+#[task]
+pub fn sum_bytes(one: &Buffer, other: &Buffer) -> u64 {
+    let sum = |buffer: &Buffer| buffer.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    sum(one) + sum(other)
+}
+
+/// The cause at the end of a chain.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk said no")]
+pub struct Cause;
+
+/// An error with a source.
+#[derive(Debug, thiserror::Error)]
+#[error("record {record} is bad")]
+pub struct BadRecord {
+    record: u64,
+    #[source]
+    cause: Cause,
+}
+
+/// Always an error.
+#[task]
+pub fn fail(record: u64) -> Result<u64, BadRecord> {
+    Err(BadRecord { record, cause: Cause })
+}
+
+/// Always a panic.
+#[task]
+pub fn panic_with(message: &str) -> u64 {
+    panic!("{message}")
+}
+
+/// An error the first so many times, counted in a file.
+#[task]
+pub fn fail_at_first(file: PathBuf, failures: u64) -> anyhow::Result<u64> {
+    let tries = std::fs::read_to_string(&file).map_or(Ok(0), |text| text.parse::<u64>())? + 1;
+    std::fs::write(&file, tries.to_string())?;
+    anyhow::ensure!(tries > failures, "try {tries} fails");
+    Ok(tries)
+}
+
+/// Waits on the async runtime.
+#[task]
+pub async fn sleep_then(millis: u64, value: i64) -> i64 {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    value
+}
+
+/// Keeps its thread busy for so long.
+#[task]
+pub fn slow(millis: u64, value: i64) -> i64 {
+    std::thread::sleep(Duration::from_millis(millis));
+    value
+}
+
+/// Which process runs it.
+#[task]
+pub fn process() -> u32 {
+    std::process::id()
+}

@@ -1,0 +1,91 @@
+//! Clusters of real processes on loopback: three of them at work, and one of them killed.
+
+use std::time::{Duration, Instant};
+
+use starling::ClientError;
+use starling_integration_tests::processes::Processes;
+use starling_integration_tests::tasks;
+
+const NODE: &str = env!("CARGO_BIN_EXE_test-node");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_processes_compute_and_both_workers_take_part() {
+    let processes = Processes::start(NODE, 2).unwrap();
+    let cluster = processes.connect().await.unwrap();
+    let parts = cluster.map((0..1000_i64).map(tasks::square::task));
+    assert_eq!(cluster.submit(tasks::total::task(parts)).result().await.unwrap(), 332_833_500);
+
+    let slow = cluster.map((0..8).map(|_| tasks::sleep_then::task(50_u64, 0)));
+    let seen_by = cluster.map((0..8).map(|_| tasks::process::task()));
+    cluster.gather(&slow).await.unwrap();
+    let seen: std::collections::BTreeSet<u32> = cluster.gather(&seen_by).await.unwrap().into_iter().collect();
+    let workers: std::collections::BTreeSet<u32> = processes.workers.iter().map(|worker| worker.id()).collect();
+    assert_eq!(seen, workers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_is_exact_although_a_worker_is_killed_in_the_middle() {
+    let mut processes = Processes::start(NODE, 3).unwrap();
+    let cluster = processes.connect().await.unwrap();
+    // Large outputs on every worker, then a reduction over them: the killed worker takes some of each with it.
+    let parts = cluster.map((0..30_u64).map(|n| tasks::bytes::task(400_000 + n, 1_u8)));
+    let sums = cluster.map((0..29).map(|n| tasks::sum_bytes::task(&parts[n], &parts[n + 1])));
+    let slow = cluster.map((0..60).map(|value| tasks::slow::task(20_u64, value)));
+    sums[3].wait().await.unwrap();
+    let killed = Instant::now();
+    processes.workers[1].kill().unwrap();
+
+    let sums = cluster.gather(&sums).await.unwrap();
+    assert_eq!(sums, (0..29).map(|n| 800_000 + 2 * n + 1).collect::<Vec<u64>>());
+    assert_eq!(cluster.gather(&slow).await.unwrap(), (0..60).collect::<Vec<i64>>());
+    // Far from any timeout of membership: the closed link says it.
+    eprintln!("done {:?} after the kill", killed.elapsed());
+
+    let parts = cluster.gather(&parts).await.unwrap();
+    assert!(parts.iter().zip(400_000..).all(|(part, length)| part.len() == length));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_answering_is_noticed_and_its_tasks_run_elsewhere() {
+    let processes = Processes::start(NODE, 2).unwrap();
+    let cluster = processes.connect().await.unwrap();
+    let slow = cluster.map((0..40).map(|value| tasks::slow::task(20_u64, value)));
+    slow[0].wait().await.unwrap();
+    let silent = nix::unistd::Pid::from_raw(processes.workers[0].id() as i32);
+    // Its connections stay open, so that only membership can tell.
+    nix::sys::signal::kill(silent, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let results = tokio::time::timeout(Duration::from_secs(40), cluster.gather(&slow)).await;
+    nix::sys::signal::kill(silent, nix::sys::signal::Signal::SIGCONT).unwrap();
+    assert_eq!(results.expect("the silent worker was noticed").unwrap(), (0..40).collect::<Vec<i64>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_outlives_its_workers_is_given_up_by_name() {
+    let mut processes = Processes::start(NODE, 1).unwrap();
+    let cluster = processes.connect().await.unwrap();
+    let endless = cluster.submit(tasks::slow::task(600_000_u64, 0));
+    for _ in 0..4 {
+        // It runs once something submitted after it waits behind it on the one thread.
+        endless.clone().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        processes.workers[0].kill().unwrap();
+        processes.workers.clear();
+        processes.start_worker(&[]).unwrap();
+    }
+    let ClientError::Failed(failure) = endless.result().await.unwrap_err() else { panic!("another error") };
+    assert_eq!(failure.name, "starling_integration_tests::tasks::slow");
+    assert!(failure.to_string().contains("workers were lost while they ran it"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_scheduler_is_said_to_whoever_waits() {
+    let mut processes = Processes::start(NODE, 1).unwrap();
+    let cluster = processes.connect().await.unwrap();
+    let waiting = cluster.submit(tasks::slow::task(600_000_u64, 0)).await.unwrap();
+    processes.scheduler.kill().unwrap();
+    assert!(matches!(waiting.result().await.unwrap_err(), ClientError::SchedulerLost(_)));
+    assert!(matches!(
+        cluster.submit(tasks::add::task(1, 1)).result().await.unwrap_err(),
+        ClientError::SchedulerLost(_)
+    ));
+}

@@ -1,0 +1,260 @@
+//! `task!`: a closure, registered like a function, and a typed handle of it.
+//!
+//! The closure stands twice in what is generated: once in the registration, an item that cannot see local variables, and
+//! once beside it, never run, so that the compiler infers the handle's result type. The captures come in as arguments of
+//! a closure around the closure, so that its body uses them like captured variables.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote};
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprClosure, Ident, Pat, Path, Result, Token, Type, bracketed, parse_quote};
+
+/// What stands in `task!( ... )`.
+struct Input {
+    krate: Path,
+    captures: Vec<Capture>,
+    closure: ExprClosure,
+}
+
+/// `name: Type = value`, or `name: Type` for a clone of the variable `name`.
+struct Capture {
+    name: Ident,
+    ty: Type,
+    value: Expr,
+}
+
+impl Parse for Input {
+    fn parse(input: ParseStream<'_>) -> Result<Input> {
+        let mut krate: Path = parse_quote!(::starling);
+        if input.peek(Token![crate]) && input.peek2(Token![=]) {
+            input.parse::<Token![crate]>()?;
+            input.parse::<Token![=]>()?;
+            krate = input.call(Path::parse_mod_style)?;
+            input.parse::<Token![,]>()?;
+        }
+        let mut captures = Vec::new();
+        if input.peek(syn::token::Bracket) {
+            let list;
+            bracketed!(list in input);
+            captures = Punctuated::<Capture, Token![,]>::parse_terminated(&list)?.into_iter().collect();
+        }
+        let closure = match input.parse::<Expr>()? {
+            Expr::Closure(closure) => closure,
+            other => {
+                return Err(Error::new(
+                    other.span(),
+                    "task! takes a closure, with its captures before it: task!([min: i64 = 3] |x: i64| x >= min)",
+                ));
+            }
+        };
+        input.parse::<Option<Token![,]>>()?;
+        if !input.is_empty() {
+            return Err(input.error("nothing may follow the closure"));
+        }
+        Ok(Input { krate, captures, closure })
+    }
+}
+
+impl Parse for Capture {
+    fn parse(input: ParseStream<'_>) -> Result<Capture> {
+        let name: Ident = input.parse()?;
+        if !input.peek(Token![:]) {
+            return Err(Error::new(name.span(), "a capture needs its type: `name: Type` or `name: Type = value`"));
+        }
+        input.parse::<Token![:]>()?;
+        let ty = input.parse()?;
+        let value = match input.parse::<Option<Token![=]>>()? {
+            Some(_) => input.parse()?,
+            None => parse_quote!(::std::clone::Clone::clone(&#name)),
+        };
+        Ok(Capture { name, ty, value })
+    }
+}
+
+/// A parameter of the closure.
+struct Parameter {
+    ty: Type,
+    /// Whether it is taken as `&ty`.
+    by_ref: bool,
+}
+
+impl Parameter {
+    fn of(pattern: &Pat) -> Result<Parameter> {
+        let Pat::Type(typed) = pattern else {
+            return Err(Error::new(pattern.span(), "a task's parameter needs its type: `|line: String| ..`"));
+        };
+        match &*typed.ty {
+            Type::Reference(reference) if reference.mutability.is_some() => {
+                Err(Error::new(reference.span(), "a task cannot change its input: take it owned or by `&`"))
+            }
+            Type::Reference(reference) => Ok(Parameter { ty: (*reference.elem).clone(), by_ref: true }),
+            ty => Ok(Parameter { ty: ty.clone(), by_ref: false }),
+        }
+    }
+
+    /// As it stands in the handle's type.
+    fn marker(&self, private: &TokenStream) -> TokenStream {
+        let ty = &self.ty;
+        if self.by_ref { quote!(#private::items::Ref<#ty>) } else { quote!(#ty) }
+    }
+
+    /// What a caller gives.
+    fn data(&self) -> TokenStream {
+        let ty = &self.ty;
+        if self.by_ref { quote!(<#ty as ::std::borrow::ToOwned>::Owned) } else { quote!(#ty) }
+    }
+
+    /// The closure's argument from the shared value.
+    fn passed(&self, name: &Ident) -> TokenStream {
+        let ty = &self.ty;
+        if self.by_ref {
+            quote!(::std::borrow::Borrow::<#ty>::borrow(&*#name))
+        } else {
+            quote!(::std::sync::Arc::unwrap_or_clone(#name))
+        }
+    }
+}
+
+pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
+    let mut input: Input = syn::parse2(input)?;
+    check(&input.closure)?;
+    // Its captures are parameters of the closure around it, which it outlives.
+    input.closure.capture = Some(Token![move](Span::call_site()));
+    let parameters = input.closure.inputs.iter().map(Parameter::of).collect::<Result<Vec<_>>>()?;
+    if parameters.len() > 5 {
+        return Err(Error::new(input.closure.inputs[5].span(), "a task closure takes at most 5 parameters"));
+    }
+    Ok(generate(&input, &parameters))
+}
+
+fn check(closure: &ExprClosure) -> Result<()> {
+    if let Some(asyncness) = &closure.asyncness {
+        return Err(Error::new(asyncness.span(), "a task closure is not async: write an async fn with #[task]"));
+    }
+    if let Some(lifetimes) = &closure.lifetimes {
+        return Err(Error::new(lifetimes.span(), "a task closure has no lifetimes of its own"));
+    }
+    Ok(())
+}
+
+fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
+    let Input { krate, captures, closure } = input;
+    let private = quote!(#krate::__private);
+    let capture_names: Vec<_> = captures.iter().map(|capture| &capture.name).collect();
+    let capture_types: Vec<_> = captures.iter().map(|capture| &capture.ty).collect();
+    let capture_values = captures.iter().map(|capture| &capture.value);
+    let captured = quote!((#(#capture_types,)*));
+
+    let signature = signature(input);
+    // A capture may go unused and a parameter's type be spelled out twice; rustc says so once, for the first copy.
+    let make = quote!(|(#(#capture_names,)*): #captured| #closure);
+
+    let names: Vec<_> = (0..parameters.len()).map(|at| format_ident!("argument_{at}")).collect();
+    let data: Vec<_> = parameters.iter().map(Parameter::data).collect();
+    let at = 1..=parameters.len();
+    let passed = parameters.iter().zip(&names).map(|(parameter, name)| parameter.passed(name));
+    let nevers: Vec<_> = parameters.iter().map(|_| quote!(#private::items::never())).collect();
+    let markers = parameters.iter().map(|parameter| parameter.marker(&private));
+    let items = items(&private, &captured, parameters, &nevers);
+
+    quote! {{
+        static __TASK: #private::TaskDef = #private::TaskDef {
+            name: ::std::concat!(::std::module_path!(), "::{closure}:", ::std::line!(), ":", ::std::column!()),
+            signature: #signature,
+            version: 0,
+            entries: || {
+                #[allow(unused_imports)]
+                use #private::items::{
+                    HasFilter as _, HasFlatMap as _, HasFold as _, HasKey as _, HasMap as _, HasOrder as _, HasTryMap as _,
+                    LacksFilter as _, LacksFlatMap as _, LacksFold as _, LacksKey as _, LacksMap as _, LacksOrder as _,
+                    LacksTryMap as _, OutcomeNone as _, OutcomePlain as _, OutcomeResult as _,
+                };
+                #[allow(unused_imports)]
+                use #private::{ExtractList as _, ExtractListShared as _, ExtractPlain as _};
+                let make = #make;
+                #private::Entries {
+                    call: ::std::sync::Arc::new(move |args: &mut #private::TaskArgs| {
+                        #[allow(clippy::let_unit_value)]
+                        let captures = args.owned::<#captured>(0)?;
+                        #(let #names: ::std::sync::Arc<#data> = (&&&#private::Extract::<#data>::new()).extract(args, #at)?;)*
+                        (&&&#private::items::Outcome::new(make(captures)(#(#passed),*))).output()
+                    }),
+                    items: ::std::option::Option::Some(#items),
+                }
+            },
+        };
+        #private::inventory::submit! { #private::Linked(&__TASK) }
+        #[allow(warnings, clippy::all)]
+        let handle = #private::items::TaskFn::<(#(#markers,)*), _>::new(
+            &__TASK,
+            { let captures: #captured = (#(#capture_values,)*); captures },
+            || (#make)(#private::items::never())(#(#nevers),*),
+        );
+        handle
+    }}
+}
+
+/// The `ItemFns` of the closure `make` makes: what a function of one or two parameters can do with items.
+fn items(
+    private: &TokenStream,
+    captured: &TokenStream,
+    parameters: &[Parameter],
+    nevers: &[TokenStream],
+) -> TokenStream {
+    match parameters {
+        [item] => {
+            let ty = &item.ty;
+            let shape = if item.by_ref { quote!(by_ref) } else { quote!(by_value) };
+            quote! {{
+                let shape = #private::items::#shape::<#captured, #ty, _, _, _>(make);
+                #private::items::ItemFns {
+                    map: (&shape).map(),
+                    filter: (&shape).filter(),
+                    flat_map: (&shape).flat_map(),
+                    try_map: (&shape).try_map(),
+                    key: (&shape).key(),
+                    topk: (&shape).topk(),
+                    ..shape.base()
+                }
+            }}
+        }
+        [state, item] if !state.by_ref => {
+            let (state, ty) = (&state.ty, &item.ty);
+            let shape = if item.by_ref { quote!(fold_by_ref) } else { quote!(fold_by_value) };
+            quote! {{
+                let shape = #private::items::#shape::<#captured, #state, #ty, _, _, _>(make);
+                #private::items::ItemFns { fold: (&shape).fold(), ..shape.base() }
+            }}
+        }
+        _ => quote!(#private::items::ItemFns::plain(|| make(#private::items::never())(#(#nevers),*))),
+    }
+}
+
+/// What a person sees in a list of tasks, and a digest of the body: nodes whose closures differ must not mix.
+fn signature(input: &Input) -> String {
+    let compact = |tokens: TokenStream| tokens.to_string().replace(char::is_whitespace, "");
+    let parameters = &input.closure.inputs;
+    let output = &input.closure.output;
+    let body = &input.closure.body;
+    let mut text = String::new();
+    if !input.captures.is_empty() {
+        let captures: Vec<_> = input
+            .captures
+            .iter()
+            .map(|capture| {
+                let (name, ty) = (&capture.name, &capture.ty);
+                compact(quote!(#name: #ty))
+            })
+            .collect();
+        text += &format!("[{}]", captures.join(","));
+    }
+    text += &format!("|{}|{}", compact(quote!(#parameters)), compact(quote!(#output)));
+    format!("{text}#{:08x}", digest(&compact(quote!(#body))))
+}
+
+/// FNV-1a of 32 bits: the same for every build of the same source.
+fn digest(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,62 @@
+//! The configuration file: the command's options in TOML.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Role, parse_size};
+
+/// What a configuration file may hold. Each has the meaning of the option of the same name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct ConfigFile {
+    pub(super) role: Option<Role>,
+    pub(super) join: Vec<String>,
+    pub(super) listen: Vec<String>,
+    pub(super) secret_file: Option<PathBuf>,
+    /// The secret itself, for those who guard the file.
+    pub(super) secret: Option<String>,
+    pub(super) insecure: bool,
+    pub(super) threads: Option<u32>,
+    memory_limit: Option<String>,
+    pub(super) name: Option<String>,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigError {
+    #[error("the configuration file {path} cannot be read: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration file {path} is wrong: {source}")]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("memory-limit in the configuration file: {0}")]
+    Size(String),
+}
+
+impl ConfigFile {
+    /// The file that was named, else the one in the default place if there is one, else nothing.
+    pub(super) fn load(named: Option<&Path>) -> Result<ConfigFile, ConfigError> {
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => match default_path().filter(|path| path.exists()) {
+                Some(path) => path,
+                None => return Ok(ConfigFile::default()),
+            },
+        };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
+    }
+
+    pub(super) fn memory_limit_bytes(&self) -> Result<Option<u64>, ConfigError> {
+        self.memory_limit.as_deref().map(parse_size).transpose().map_err(ConfigError::Size)
+    }
+}
+
+/// `starling/node.toml` in the user's configuration folder.
+fn default_path() -> Option<PathBuf> {
+    let folder = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+    Some(folder.join("starling").join("node.toml"))
+}

@@ -1,0 +1,194 @@
+//! The `node` command as a person uses it: the bare commands, and what it says to wrong input.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `node` with a home of its own, so that the default place of the secret is the test's.
+fn node(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+    command.args(args).env_remove("STARLING_SECRET").env_remove("XDG_CONFIG_HOME").env("HOME", home);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs to the end; gives the exit code and standard error.
+fn run(home: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut child = node(home, args).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("`node {}` did not end", args.join(" "));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    (child.wait().unwrap().code(), text)
+}
+
+/// The error line, which is the last one.
+fn error_of((code, text): (Option<i32>, String), expected: i32) -> String {
+    assert_eq!(code, Some(expected), "{text}");
+    text.lines().rfind(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("no error in:\n{text}")).to_owned()
+}
+
+/// A node that runs until it is dropped.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Running {
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let (tx, lines) = sync_channel(10_000);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = tx.try_send(line);
+            }
+        });
+        Running { child, lines }
+    }
+
+    fn line_with(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} came"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the node did not end");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
+
+#[test]
+fn the_first_scheduler_makes_a_secret_with_which_a_worker_joins_and_both_leave_cleanly() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let mut scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--listen", LOOPBACK]));
+    scheduler.line_with("made a secret for this cluster in");
+    let copy = scheduler.line_with("ssh USER@MACHINE");
+    let secret = home.path().join(".config/starling/secret");
+    assert!(copy.contains(secret.to_str().unwrap()), "{copy}");
+    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let addr = scheduler.line_with("listening on ").replace("listening on ", "");
+    let mut worker = Running::start(node(home.path(), &["--join", &addr, "--listen", LOOPBACK]));
+    worker.line_with("is ready");
+    let port = addr.rsplit('/').next().unwrap();
+    let mut other = Running::start(node(home.path(), &["--join", &format!("127.0.0.1:{port}"), "--no-listen"]));
+    other.line_with("it opens no port");
+
+    for node in [&mut other, &mut worker, &mut scheduler] {
+        node.signal("-INT");
+        assert_eq!(node.exit_code(), Some(0));
+    }
+}
+
+#[test]
+fn a_node_without_a_secret_is_told_what_to_copy_from_where() {
+    let home = tempfile::tempdir().unwrap();
+    let error = error_of(run(home.path(), &["--join", "127.0.0.1:9"]), 1);
+    assert!(error.contains("no cluster secret was found") && error.contains("scp user@scheduler"), "{error}");
+    assert!(!home.path().join(".config/starling/secret").exists());
+}
+
+#[test]
+fn a_wrong_secret_is_refused_with_the_remedy() {
+    let (home, stranger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--listen", LOOPBACK]));
+    let addr = scheduler.line_with("listening on ").replace("listening on ", "");
+    // A secret of another cluster, made the same way.
+    let own = Running::start(node(stranger.path(), &["--role", "scheduler", "--listen", LOOPBACK]));
+    own.line_with("is ready");
+    let error = error_of(run(stranger.path(), &["--join", &addr]), 1);
+    assert!(error.contains("secret"), "{error}");
+    let error = error_of(run(stranger.path(), &["--join", &addr, "--insecure"]), 1);
+    assert!(error.contains("secret"), "{error}");
+}
+
+#[test]
+fn an_address_that_nobody_listens_on_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = error_of(run(home.path(), &["--insecure", "--join", &format!("127.0.0.1:{free}")]), 1);
+    assert!(error.contains(&free.to_string()) && error.contains("nobody listens"), "{error}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
+    let error = error_of(run(home.path(), &["--insecure", "--role", "scheduler", "--listen", &listen]), 1);
+    assert!(error.contains("in use") && error.contains(&listen), "{error}");
+}
+
+#[test]
+fn wrong_uses_exit_with_2() {
+    let home = tempfile::tempdir().unwrap();
+    for args in [
+        &["--no-such-option"][..],
+        &["--insecure", "--role", "worker"],
+        &["--insecure", "--join", "not an address"],
+        &["--insecure", "--join", "127.0.0.1:1", "--threads", "0"],
+        &["--insecure", "--memory-limit", "much"],
+        &["--config", "/nonexistent.toml"],
+    ] {
+        let (code, text) = run(home.path(), args);
+        assert_eq!(code, Some(2), "{args:?}: {text}");
+        assert!(text.contains("error: "), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn insecure_warns() {
+    let home = tempfile::tempdir().unwrap();
+    let scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--insecure", "--listen", LOOPBACK]));
+    scheduler.line_with("warning: running without a secret");
+    scheduler.line_with("is ready");
+}
+
+#[test]
+fn a_second_ctrl_c_stops_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let mut scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--insecure", "--listen", LOOPBACK]));
+    scheduler.line_with("is ready");
+    scheduler.signal("-INT");
+    scheduler.signal("-INT");
+    assert_eq!(scheduler.exit_code(), Some(0));
+}

@@ -1,0 +1,271 @@
+//! How many bytes a value holds, about, without encoding it.
+//!
+//! A serde serializer that only counts. Of a sequence or map it measures the first [`SAMPLE`] elements and takes the
+//! rest to be like them: a partition of ten million records must not be walked through after every task.
+
+use serde::ser::{self, Serialize};
+
+/// How many elements of a sequence are measured.
+const SAMPLE: u64 = 64;
+
+/// About the number of bytes of the postcard encoding of `value`; 0 if it cannot be encoded.
+pub fn estimate<T: Serialize + ?Sized>(value: &T) -> u64 {
+    let mut counter = Counter { nbytes: 0 };
+    match value.serialize(&mut counter) {
+        Ok(()) => counter.nbytes,
+        Err(Refused) => 0,
+    }
+}
+
+struct Counter {
+    nbytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the value cannot be serialized")]
+struct Refused;
+
+impl ser::Error for Refused {
+    fn custom<T: std::fmt::Display>(_: T) -> Refused {
+        Refused
+    }
+}
+
+/// A sequence or map under way.
+struct Elements<'a> {
+    counter: &'a mut Counter,
+    /// The counter before the first element.
+    start: u64,
+    seen: u64,
+}
+
+impl Elements<'_> {
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
+        self.seen += 1;
+        if self.seen <= SAMPLE { value.serialize(&mut *self.counter) } else { Ok(()) }
+    }
+
+    fn finish(self) -> Result<(), Refused> {
+        if self.seen > SAMPLE {
+            let sampled = u128::from(self.counter.nbytes - self.start);
+            let all = sampled * u128::from(self.seen) / u128::from(SAMPLE);
+            self.counter.nbytes = self.start + u64::try_from(all).unwrap_or(u64::MAX / 2);
+        }
+        Ok(())
+    }
+}
+
+macro_rules! fixed {
+    ($($method:ident: $type:ty,)*) => {
+        $(fn $method(self, _: $type) -> Result<(), Refused> {
+            self.nbytes += size_of::<$type>() as u64;
+            Ok(())
+        })*
+    };
+}
+
+impl<'a> ser::Serializer for &'a mut Counter {
+    type Ok = ();
+    type Error = Refused;
+    type SerializeSeq = Elements<'a>;
+    type SerializeTuple = &'a mut Counter;
+    type SerializeTupleStruct = &'a mut Counter;
+    type SerializeTupleVariant = &'a mut Counter;
+    type SerializeMap = Elements<'a>;
+    type SerializeStruct = &'a mut Counter;
+    type SerializeStructVariant = &'a mut Counter;
+
+    fixed! {
+        serialize_bool: bool,
+        serialize_i8: i8,
+        serialize_i16: i16,
+        serialize_i32: i32,
+        serialize_i64: i64,
+        serialize_i128: i128,
+        serialize_u8: u8,
+        serialize_u16: u16,
+        serialize_u32: u32,
+        serialize_u64: u64,
+        serialize_u128: u128,
+        serialize_f32: f32,
+        serialize_f64: f64,
+        serialize_char: char,
+    }
+
+    fn serialize_str(self, v: &str) -> Result<(), Refused> {
+        self.nbytes += v.len() as u64 + 1;
+        Ok(())
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<(), Refused> {
+        self.nbytes += v.len() as u64 + 1;
+        Ok(())
+    }
+
+    fn serialize_none(self) -> Result<(), Refused> {
+        self.nbytes += 1;
+        Ok(())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refused> {
+        self.nbytes += 1;
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<(), Refused> {
+        self.nbytes += 1;
+        Ok(())
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Refused> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Refused> {
+        self.nbytes += 1;
+        value.serialize(self)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Elements<'a>, Refused> {
+        self.nbytes += 1;
+        Ok(Elements { start: self.nbytes, counter: self, seen: 0 })
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self, Refused> {
+        Ok(self)
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, Refused> {
+        Ok(self)
+    }
+
+    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Self, Refused> {
+        self.nbytes += 1;
+        Ok(self)
+    }
+
+    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'a>, Refused> {
+        self.serialize_seq(len)
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Refused> {
+        Ok(self)
+    }
+
+    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Self, Refused> {
+        self.nbytes += 1;
+        Ok(self)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+impl ser::SerializeSeq for Elements<'_> {
+    type Ok = ();
+    type Error = Refused;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
+        self.element(value)
+    }
+
+    fn end(self) -> Result<(), Refused> {
+        self.finish()
+    }
+}
+
+impl ser::SerializeMap for Elements<'_> {
+    type Ok = ();
+    type Error = Refused;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refused> {
+        self.element(key)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
+        // Belongs to the key that was counted just before.
+        if self.seen <= SAMPLE { value.serialize(&mut *self.counter) } else { Ok(()) }
+    }
+
+    fn end(self) -> Result<(), Refused> {
+        self.finish()
+    }
+}
+
+macro_rules! fields {
+    ($($trait:ident $method:ident,)*) => {
+        $(impl ser::$trait for &mut Counter {
+            type Ok = ();
+            type Error = Refused;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
+                value.serialize(&mut **self)
+            }
+
+            fn end(self) -> Result<(), Refused> {
+                Ok(())
+            }
+        })*
+    };
+}
+
+fields! {
+    SerializeTuple serialize_element,
+    SerializeTupleStruct serialize_field,
+    SerializeTupleVariant serialize_field,
+}
+
+macro_rules! named_fields {
+    ($($trait:ident,)*) => {
+        $(impl ser::$trait for &mut Counter {
+            type Ok = ();
+            type Error = Refused;
+
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, value: &T) -> Result<(), Refused> {
+                value.serialize(&mut **self)
+            }
+
+            fn end(self) -> Result<(), Refused> {
+                Ok(())
+            }
+        })*
+    };
+}
+
+named_fields! { SerializeStruct, SerializeStructVariant, }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_long_sequence_is_extrapolated_from_its_beginning() {
+        let records: Vec<(u64, String)> = (0..100_000).map(|i| (i, "x".repeat(10))).collect();
+        let exact = 100_000 * (8 + 11) + 1;
+        assert_eq!(estimate(&records), exact);
+    }
+
+    #[test]
+    fn maps_and_options_and_variants_are_counted() {
+        let map: BTreeMap<u32, Option<String>> = (0..1000).map(|i| (i, Some("abc".into()))).collect();
+        assert_eq!(estimate(&map), 1 + 1000 * (4 + 1 + 4));
+        assert_eq!(estimate(&Some(Err::<u8, &str>("no"))), 1 + 1 + 3);
+    }
+}

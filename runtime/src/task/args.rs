@@ -1,0 +1,236 @@
+//! Arguments: what a caller may write, how they cross, and how a task gets them with their types.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use starling_core::failure::FailureCause;
+
+use super::future::{Future, FutureInner};
+use crate::value::{CodecError, Data, Encoded, LiveValue, Value};
+
+/// An argument as it is in a task's payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arg {
+    /// The value itself.
+    Value(Encoded),
+    /// The output of the task's input with this number.
+    Input(u32),
+    /// A list, each element the output of one input.
+    Inputs(Vec<u32>),
+}
+
+/// What a caller may pass where a task takes a `T`: a `T`, a future of one, or, for a list, a list of futures.
+pub trait IntoArg<T> {
+    /// Adds itself to the call's arguments.
+    fn into_arg(self, args: &mut ArgList);
+}
+
+/// The arguments of a call under construction.
+#[derive(Default)]
+pub struct ArgList {
+    pub(super) args: Vec<Arg>,
+    pub(super) inputs: Vec<Arc<FutureInner>>,
+    pub(super) error: Option<CodecError>,
+}
+
+impl ArgList {
+    fn input<T>(&mut self, future: Future<T>) -> u32 {
+        self.inputs.push(future.inner);
+        self.inputs.len() as u32 - 1
+    }
+}
+
+impl<T: Data> IntoArg<T> for T {
+    fn into_arg(self, args: &mut ArgList) {
+        match Encoded::of(&self) {
+            Ok(encoded) => args.args.push(Arg::Value(encoded)),
+            // Said when the call is submitted: a caller should not have to handle every argument by itself.
+            Err(error) => {
+                args.error.get_or_insert(error);
+            }
+        }
+    }
+}
+
+impl<T> IntoArg<T> for Future<T> {
+    fn into_arg(self, args: &mut ArgList) {
+        let number = args.input(self);
+        args.args.push(Arg::Input(number));
+    }
+}
+
+impl<T> IntoArg<T> for &Future<T> {
+    fn into_arg(self, args: &mut ArgList) {
+        self.clone().into_arg(args);
+    }
+}
+
+impl<T> IntoArg<Vec<T>> for Vec<Future<T>> {
+    fn into_arg(self, args: &mut ArgList) {
+        let numbers = self.into_iter().map(|future| args.input(future)).collect();
+        args.args.push(Arg::Inputs(numbers));
+    }
+}
+
+impl<T> IntoArg<Vec<T>> for &[Future<T>] {
+    fn into_arg(self, args: &mut ArgList) {
+        IntoArg::<Vec<T>>::into_arg(self.to_vec(), args);
+    }
+}
+
+/// A list whose elements the task shares instead of owning them.
+impl<T> IntoArg<Vec<Arc<T>>> for Vec<Future<T>> {
+    fn into_arg(self, args: &mut ArgList) {
+        let numbers = self.into_iter().map(|future| args.input(future)).collect();
+        args.args.push(Arg::Inputs(numbers));
+    }
+}
+
+/// The arguments of a task that is about to run.
+pub struct TaskArgs {
+    args: Vec<Option<Arg>>,
+    inputs: Vec<Value>,
+    /// The inputs that came encoded and were decoded, by number.
+    decoded: Vec<(u32, Value)>,
+}
+
+impl TaskArgs {
+    /// The arguments in `payload`, which refers to `inputs` by number.
+    pub fn new(payload: &[u8], inputs: Vec<Value>) -> Result<TaskArgs, FailureCause> {
+        let args: Vec<Arg> = postcard::from_bytes(payload)
+            .map_err(|error| FailureCause::Codec { message: format!("the task's payload: {error}") })?;
+        Ok(TaskArgs { args: args.into_iter().map(Some).collect(), inputs, decoded: Vec::new() })
+    }
+
+    /// How many arguments there are.
+    pub fn len(&self) -> usize {
+        self.args.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.args.is_empty()
+    }
+
+    /// Argument `at`, shared with the store if it is another task's output.
+    pub fn shared<T: Data>(&mut self, at: usize) -> Result<Arc<T>, FailureCause> {
+        match self.take(at)? {
+            Arg::Value(encoded) => encoded.decode().map(Arc::new).map_err(codec),
+            Arg::Input(number) => self.input(number),
+            Arg::Inputs(_) => Err(FailureCause::Codec {
+                message: format!("argument {at} is a list of futures, but {} is no list", std::any::type_name::<T>()),
+            }),
+        }
+    }
+
+    /// Argument `at`, owned: copied if the store or another task holds it too.
+    pub fn owned<T: Data>(&mut self, at: usize) -> Result<T, FailureCause> {
+        self.shared(at).map(Arc::unwrap_or_clone)
+    }
+
+    /// The list argument `at`, its elements shared.
+    pub fn list_shared<T: Data>(&mut self, at: usize) -> Result<Vec<Arc<T>>, FailureCause> {
+        match self.take(at)? {
+            Arg::Inputs(numbers) => numbers.into_iter().map(|number| self.input(number)).collect(),
+            arg => {
+                self.args[at] = Some(arg);
+                Ok(self.owned::<Vec<T>>(at)?.into_iter().map(Arc::new).collect())
+            }
+        }
+    }
+
+    /// The list argument `at`, owned.
+    pub fn list<T: Data>(&mut self, at: usize) -> Result<Vec<T>, FailureCause> {
+        match self.take(at)? {
+            Arg::Inputs(numbers) => {
+                numbers.into_iter().map(|number| self.input(number).map(Arc::unwrap_or_clone)).collect()
+            }
+            arg => {
+                self.args[at] = Some(arg);
+                self.owned(at)
+            }
+        }
+    }
+
+    fn take(&mut self, at: usize) -> Result<Arg, FailureCause> {
+        self.args
+            .get_mut(at)
+            .and_then(Option::take)
+            .ok_or_else(|| FailureCause::Codec { message: format!("argument {at} is missing") })
+    }
+
+    fn input<T: Data>(&mut self, number: u32) -> Result<Arc<T>, FailureCause> {
+        let value = self
+            .inputs
+            .get_mut(number as usize)
+            .ok_or_else(|| FailureCause::Codec { message: format!("input {number} is missing") })?;
+        let live: Arc<T> = value.get().map_err(codec)?;
+        if matches!(value, Value::Encoded(_)) {
+            *value = Value::Live(Arc::clone(&live) as Arc<dyn LiveValue>);
+            self.decoded.push((number, value.clone()));
+        }
+        Ok(live)
+    }
+
+    /// The inputs that came encoded, by number, now live.
+    pub(crate) fn into_decoded(self) -> Vec<(u32, Value)> {
+        self.decoded
+    }
+}
+
+fn codec(error: CodecError) -> FailureCause {
+    FailureCause::Codec { message: error.to_string() }
+}
+
+/// Picks, by the type of a parameter, how its argument is taken. The macros call `(&&&Extract::<T>::new()).extract(..)`:
+/// method lookup tries the traits below in their order, so that a list may also be a list of futures.
+pub struct Extract<T>(PhantomData<fn() -> T>);
+
+impl<T> Extract<T> {
+    /// For a parameter of type `T`.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Extract<T> {
+        Extract(PhantomData)
+    }
+}
+
+/// For a `Vec<Arc<T>>`.
+pub trait ExtractListShared<T> {
+    /// The argument.
+    fn extract(&self, args: &mut TaskArgs, at: usize) -> Result<Arc<T>, FailureCause>;
+}
+
+impl<T: Data> ExtractListShared<Vec<Arc<T>>> for &&Extract<Vec<Arc<T>>> {
+    fn extract(&self, args: &mut TaskArgs, at: usize) -> Result<Arc<Vec<Arc<T>>>, FailureCause> {
+        args.list_shared(at).map(Arc::new)
+    }
+}
+
+/// For a `Vec<T>`.
+pub trait ExtractList<T> {
+    /// The argument.
+    fn extract(&self, args: &mut TaskArgs, at: usize) -> Result<Arc<T>, FailureCause>;
+}
+
+impl<T: Data> ExtractList<Vec<T>> for &Extract<Vec<T>> {
+    fn extract(&self, args: &mut TaskArgs, at: usize) -> Result<Arc<Vec<T>>, FailureCause> {
+        if matches!(args.args.get(at), Some(Some(Arg::Inputs(_)))) {
+            args.list(at).map(Arc::new)
+        } else {
+            args.shared(at)
+        }
+    }
+}
+
+/// For every other type.
+pub trait ExtractPlain<T> {
+    /// The argument.
+    fn extract(&self, args: &mut TaskArgs, at: usize) -> Result<Arc<T>, FailureCause>;
+}
+
+impl<T: Data> ExtractPlain<T> for Extract<T> {
+    fn extract(&self, args: &mut TaskArgs, at: usize) -> Result<Arc<T>, FailureCause> {
+        args.shared(at)
+    }
+}

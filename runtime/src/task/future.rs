@@ -1,0 +1,128 @@
+//! A submitted task's result, to come.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use starling_core::failure::TaskFailure;
+use starling_core::ids::TaskId;
+use starling_core::wire::SubmitError;
+
+use crate::value::{CodecError, Data, Value};
+
+/// Why a client does not get what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The task failed, or one that it needs. Submitting it again may help.
+    #[error(transparent)]
+    Failed(#[from] TaskFailure),
+    /// The cluster did not take the task. Nothing of the submission was kept.
+    #[error(transparent)]
+    Rejected(#[from] SubmitError),
+    /// An argument or result could not be encoded or decoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The link to the scheduler is lost, and the job with it. Connect again and submit again.
+    #[error("the scheduler is gone: {0}; connect again and submit again")]
+    SchedulerLost(String),
+    /// The result's holders cannot be reached, nor can it be computed again.
+    #[error("the result of task {0} could not be fetched from any of its holders")]
+    Unreachable(TaskId),
+}
+
+/// Where a [`Future`] gets its result: the client that submitted the task.
+pub trait ResultSource: Send + Sync + 'static {
+    /// Nobody holds the future any more.
+    fn release(&self, task: TaskId);
+    /// The result, once there is one.
+    fn result(&self, task: TaskId) -> BoxFuture<'static, Result<Value, ClientError>>;
+    /// Resolves when the task has its output, without fetching it.
+    fn finished(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>>;
+    /// Resolves when the scheduler has taken the task.
+    fn accepted(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>>;
+}
+
+/// A hold on a task's output: when the last one drops, the cluster may forget the output.
+pub struct FutureInner {
+    task: TaskId,
+    source: Arc<dyn ResultSource>,
+}
+
+impl FutureInner {
+    /// The task.
+    pub fn task(&self) -> TaskId {
+        self.task
+    }
+}
+
+impl Drop for FutureInner {
+    fn drop(&mut self) {
+        self.source.release(self.task);
+    }
+}
+
+/// The result of a submitted task, to come. It may be an argument of further calls before it is there.
+///
+/// The cluster keeps the output as long as a clone of the future is held; dropping the last one releases it, and
+/// cancels the task if nothing else needs it. Awaiting the future itself waits until the scheduler has taken the task
+/// and gives the future back; [`result`](Future::result) waits for the output.
+pub struct Future<T> {
+    pub(super) inner: Arc<FutureInner>,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T> Future<T> {
+    /// A hold on `task`, whose output is a `T`. Called by the client.
+    pub fn new(task: TaskId, source: Arc<dyn ResultSource>) -> Future<T> {
+        Future { inner: Arc::new(FutureInner { task, source }), result: PhantomData }
+    }
+
+    /// The task's id.
+    pub fn task(&self) -> TaskId {
+        self.inner.task
+    }
+
+    /// Waits until the task has its output, without fetching it. May be called often, and from several tasks.
+    pub async fn wait(&self) -> Result<(), ClientError> {
+        self.inner.source.finished(self.inner.task).await
+    }
+}
+
+impl<T: Data> Future<T> {
+    /// The output: waits for it and fetches it. May be called often. Dropping the returned future gives up waiting, not the task.
+    pub async fn result(&self) -> Result<T, ClientError> {
+        self.shared().await.map(Arc::unwrap_or_clone)
+    }
+
+    /// The output, shared instead of copied when it is in this process.
+    pub async fn shared(&self) -> Result<Arc<T>, ClientError> {
+        let value = self.inner.source.result(self.inner.task).await?;
+        Ok(value.get()?)
+    }
+}
+
+impl<T> Clone for Future<T> {
+    fn clone(&self) -> Future<T> {
+        Future { inner: Arc::clone(&self.inner), result: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Future<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Future({})", self.inner.task)
+    }
+}
+
+impl<T: 'static> IntoFuture for Future<T> {
+    type Output = Result<Future<T>, ClientError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            self.inner.source.accepted(self.inner.task).await?;
+            Ok(self)
+        })
+    }
+}

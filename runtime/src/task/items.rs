@@ -1,0 +1,123 @@
+//! How a closure is run item by item inside a collection's task, with the types erased.
+//!
+//! A collection's task is one function for all types: it gets the ids of closures and finds their [`ItemFns`] here. Each
+//! of these builds one link of a chain of sinks ([`sink`]); only neighbours share a type. `task!` writes the functions
+//! ([`shape`]) and gives the caller a typed handle, [`TaskFn`].
+
+mod block;
+mod handle;
+mod shape;
+mod sink;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use block::{BlockBuilder, Bucket, Buckets, ItemBlock, Items, decode, encode_to};
+pub use handle::{FnRef, Outcome, OutcomeNone, OutcomePlain, OutcomeResult, Param, PlainFn, Ref, TaskFn, never};
+pub use shape::{
+    Apply, ByRef, ByValue, FoldShape, HasFilter, HasFlatMap, HasFold, HasKey, HasMap, HasOrder, HasTryMap, LacksFilter,
+    LacksFlatMap, LacksFold, LacksKey, LacksMap, LacksOrder, LacksTryMap, Look, Make, Shape, Step, by_ref, by_value,
+    fold_by_ref, fold_by_value,
+};
+pub use sink::{AnySink, Collect, Count, Frequencies, PairSink, RawSink, Row, Sink, Stop, row_fields};
+pub use table::{KeyTable, bucket_of, key_hash};
+
+use std::any::{Any, TypeId, type_name};
+
+use starling_core::failure::FailureCause;
+
+use crate::value::{Data, Encoded};
+
+/// A step that items pass through.
+pub struct Through {
+    /// The step's sink, from the closure's captures and the next sink.
+    pub open: Box<dyn Fn(&Encoded, AnySink) -> Result<AnySink, FailureCause> + Send + Sync>,
+    /// A sink of the step's results that gives them, encoded, to a sink that does not know their type.
+    pub encode: fn(Box<dyn RawSink>) -> AnySink,
+}
+
+/// Appends the encoding of an item's key.
+pub type Key<A> = Box<dyn Fn(&A, &mut Vec<u8>) -> Result<(), FailureCause>>;
+
+/// A [`Key`] whose item type is known only to its neighbours.
+pub struct AnyKey(Box<dyn Any>);
+
+impl AnyKey {
+    /// The key function, if it is one for items of type `A`.
+    pub fn typed<A: 'static>(self) -> Result<Key<A>, FailureCause> {
+        self.0.downcast::<Key<A>>().map(|key| *key).map_err(|_| FailureCause::Codec {
+            message: format!("the key function is not one of {}", type_name::<A>()),
+        })
+    }
+}
+
+/// What a key closure is good for.
+pub struct KeyFns {
+    /// The key function, from the closure's captures.
+    pub extract: Box<dyn Fn(&Encoded) -> Result<AnyKey, FailureCause> + Send + Sync>,
+    /// A sink that splits items into so many buckets by key.
+    pub partition: Box<dyn Fn(&Encoded, u32) -> Result<AnySink, FailureCause> + Send + Sync>,
+}
+
+/// A sink that keeps so many items with the largest keys, largest first and of equals the earliest first.
+pub type TopK = Box<dyn Fn(&Encoded, u64) -> Result<AnySink, FailureCause> + Send + Sync>;
+
+/// From captures, the key function, an encoded zero (without one the first item of a key is its state) and the number
+/// of buckets: a sink that folds the items of each key.
+pub type FoldBy = Box<dyn Fn(&Encoded, AnyKey, Option<&[u8]>, u32) -> Result<AnySink, FailureCause> + Send + Sync>;
+
+/// What a closure `(S, A) -> S` is good for.
+pub struct FoldFns {
+    /// A sink that folds all items, from captures and an encoded zero; without one the first item is the state.
+    pub fold: Box<dyn Fn(&Encoded, Option<&[u8]>) -> Result<AnySink, FailureCause> + Send + Sync>,
+    /// A sink that folds by key.
+    pub fold_by: FoldBy,
+    /// A sink that combines states of the same key, from captures and the number of buckets.
+    pub merge: Box<dyn Fn(&Encoded, u32) -> Result<Box<dyn PairSink>, FailureCause> + Send + Sync>,
+}
+
+/// The item-wise entry points of a function: each is there if the function's types allow it.
+pub struct ItemFns {
+    /// What the function returns. A handle checks that it is used as that.
+    pub returns: TypeId,
+    /// Its name.
+    pub returns_name: &'static str,
+    /// A sink of encoded items for a sink of the function's (last) parameter; `None` if it takes neither one nor two.
+    pub decode: Option<fn(AnySink) -> Result<Box<dyn RawSink>, FailureCause>>,
+    /// `A -> R`
+    pub map: Option<Through>,
+    /// `&A -> bool`
+    pub filter: Option<Through>,
+    /// `A -> impl IntoIterator`
+    pub flat_map: Option<Through>,
+    /// `A -> Result<R, E>`
+    pub try_map: Option<Through>,
+    /// `&A -> K`
+    pub key: Option<KeyFns>,
+    /// `&A -> K` with an order
+    pub topk: Option<TopK>,
+    /// `(S, A) -> S`
+    pub fold: Option<FoldFns>,
+}
+
+impl ItemFns {
+    /// No entry points, for a function that returns what `like` would.
+    pub fn plain<R: 'static>(_: impl FnOnce() -> R) -> ItemFns {
+        ItemFns {
+            returns: TypeId::of::<R>(),
+            returns_name: type_name::<R>(),
+            decode: None,
+            map: None,
+            filter: None,
+            flat_map: None,
+            try_map: None,
+            key: None,
+            topk: None,
+            fold: None,
+        }
+    }
+
+    fn none<A: Data, R: 'static>(decode: fn(AnySink) -> Result<Box<dyn RawSink>, FailureCause>) -> ItemFns {
+        ItemFns { decode: Some(decode), ..ItemFns::plain(never::<R>) }
+    }
+}
