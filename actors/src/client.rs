@@ -77,7 +77,10 @@ enum Queued {
     Release(TaskId),
     /// A value on its way to a worker. What was queued after it waits for it, since the scheduler must hear of tasks
     /// in the order of their numbers.
-    Scatter { index: u32, placed: oneshot::Receiver<Option<(WorkerId, u64)>> },
+    Scatter {
+        index: u32,
+        placed: oneshot::Receiver<Option<(WorkerId, u64)>>,
+    },
     Message(FromClient),
 }
 
@@ -155,7 +158,11 @@ impl Client {
         let mut at = None;
         if let Some((worker, node)) = target {
             match self.mesh.put(node, task, value).await {
-                Ok(()) => at = Some((worker, nbytes)),
+                Ok(()) => {
+                    at = Some((worker, nbytes));
+                    // The scheduler says something of a scattered value only if it is lost.
+                    self.lock().settle(task.index, Ok(ResultAt::Workers(SmallVec::from_slice(&[worker]))));
+                }
                 Err(error) => tracing::warn!(%task, %node, %error, "a value could not be put on a worker"),
             }
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use starling_core::ids::{JobId, NodeId, TaskId, WorkerId};
 use starling_core::wire::{FromClient, ToClient};
-use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role, parse_addr};
+use starling_runtime::mesh::{
+    MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role, parse_addr,
+};
 use starling_runtime::secret::{ClusterSecret, SecretError};
 use starling_runtime::store::Store;
 use starling_runtime::task::{Call, ClientError, Future, ResultSource};
@@ -19,6 +21,7 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, encode_one};
 use crate::node::{Node, NodeConfig, NodeError, NodeRole, open_to_scheduler};
+use crate::served::ServedStore;
 
 /// Why a cluster could not be started or connected to. Nothing of the attempt is left running.
 #[derive(Debug, thiserror::Error)]
@@ -161,9 +164,8 @@ impl Cluster {
         nodes: Vec<Node>,
     ) -> Result<Cluster, ClusterError> {
         let member = MemberInfo { name: name.clone(), role: Role::Client };
-        let config =
-            MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
-        let (mesh, events) = Mesh::start(config, Store::new(0)).await?;
+        let config = MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
+        let (mesh, events) = Mesh::start(config, ServedStore::new(Store::new(0))).await?;
         let connected = Cluster::open(&mesh, events, addrs, name, nodes).await;
         if connected.is_err() {
             mesh.shutdown().await;
@@ -253,10 +255,7 @@ impl Cluster {
     }
 
     /// The results of all these futures, in their order. The first failure ends the waiting, not the tasks.
-    pub async fn gather<T: Data>(
-        &self,
-        futures: impl IntoIterator<Item = &Future<T>>,
-    ) -> Result<Vec<T>, ClientError> {
+    pub async fn gather<T: Data>(&self, futures: impl IntoIterator<Item = &Future<T>>) -> Result<Vec<T>, ClientError> {
         try_join_all(futures.into_iter().map(Future::result)).await
     }
 
@@ -317,10 +316,7 @@ impl Cluster {
 }
 
 /// The id of the job that was asked for, and what was said about workers before it.
-async fn job_opened(
-    messages: &mut MessageReceiver<ToClient>,
-    peer: NodeId,
-) -> Option<(JobId, Vec<ToClient>)> {
+async fn job_opened(messages: &mut MessageReceiver<ToClient>, peer: NodeId) -> Option<(JobId, Vec<ToClient>)> {
     let mut early = Vec::new();
     loop {
         let mut opened = None;

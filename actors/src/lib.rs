@@ -10,6 +10,7 @@ mod link;
 mod node;
 
 mod scheduler_actor;
+mod served;
 mod worker_actor;
 
 pub use cluster::{Cluster, ClusterError, ConnectOptions, LocalOptions};

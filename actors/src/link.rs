@@ -24,8 +24,6 @@ pub(crate) enum Hello {
     Worker { info: WorkerInfo, kinds: Vec<KindInfo> },
     /// To the scheduler: a client wants to submit.
     Client { name: String },
-    /// To any node: let us tell each other what we know of data locations.
-    Registry,
 }
 
 /// The answer to a [`Hello`].

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::host::ActorHost;
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
 use crate::scheduler_actor::{self, SchedulerActor};
+use crate::served::ServedStore;
 use crate::worker_actor::{self, WorkerActor};
 
 /// How many inputs wait for an actor before its peers' streams stand still.
@@ -131,8 +132,9 @@ impl Node {
             member: MemberInfo { name: config.name.clone(), role },
             limits: MeshLimits::default(),
         };
-        let (mesh, events) = Mesh::start(mesh_config, store.clone()).await?;
-        let started = Node::start_on(config, mesh.clone(), events, store).await;
+        let served = ServedStore::new(store.clone());
+        let (mesh, events) = Mesh::start(mesh_config, served.clone()).await?;
+        let started = Node::start_on(config, mesh.clone(), events, store, &served).await;
         if started.is_err() {
             mesh.shutdown().await;
         }
@@ -144,6 +146,7 @@ impl Node {
         mesh: Mesh,
         events: mpsc::Receiver<MeshEvent>,
         store: Arc<Store>,
+        served: &ServedStore,
     ) -> Result<Node, NodeError> {
         let joined = join_any(&mesh, &config.join).await?;
         let host = ActorHost::start()?;
@@ -156,8 +159,10 @@ impl Node {
             }
             NodeRole::Worker => {
                 tasks.push(tokio::spawn(watch_mesh(events, None)));
+                let inbox = spawn_worker(&host, &config, &mesh, &store)?;
+                served.tell(inbox.clone());
                 let worker = WorkerLoop {
-                    inbox: spawn_worker(&host, &config, &mesh, &store)?,
+                    inbox,
                     info: WorkerInfo {
                         node: mesh.node(),
                         name: config.name.clone(),
@@ -250,12 +255,8 @@ fn spawn_worker(
     store: &Arc<Store>,
 ) -> Result<Inbox<worker_actor::Input>, NodeError> {
     let nthreads = config.nthreads.max(1);
-    let machine = Worker::new(worker::Config {
-        node: mesh.node(),
-        nthreads,
-        fetches_max: 8,
-        fetch_bytes_max: 64 << 20,
-    });
+    let machine =
+        Worker::new(worker::Config { node: mesh.node(), nthreads, fetches_max: 8, fetch_bytes_max: 64 << 20 });
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
@@ -268,9 +269,8 @@ fn spawn_worker(
         }
     })?;
     let (mesh, store) = (mesh.clone(), store.clone());
-    let inbox = host.spawn("worker", INBOX_FULL, move |inbox| {
-        WorkerActor::new(machine, inbox, executor, store, mesh, runtime)
-    })?;
+    let inbox = host
+        .spawn("worker", INBOX_FULL, move |inbox| WorkerActor::new(machine, inbox, executor, store, mesh, runtime))?;
     // Set before any task can be assigned, since registration follows.
     let _ = inbox_slot.set(inbox.clone());
     Ok(inbox)

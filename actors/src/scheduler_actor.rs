@@ -133,8 +133,7 @@ impl SchedulerActor {
         while !self.effects.to_workers.is_empty() || !self.effects.to_clients.is_empty() {
             let to_workers = std::mem::take(&mut self.effects.to_workers);
             let workers = &self.workers;
-            let lost_workers =
-                send_grouped(to_workers, |worker| workers.get(worker).map(|link| link.outbox.clone()));
+            let lost_workers = send_grouped(to_workers, |worker| workers.get(worker).map(|link| link.outbox.clone()));
             let to_clients = std::mem::take(&mut self.effects.to_clients);
             let lost_clients = send_grouped(to_clients, |client| self.clients.get(client).cloned());
             for worker in lost_workers {

@@ -106,9 +106,7 @@ impl WorkerActor {
                         tracing::error!(task = %execution.task, "no thread is free for a task");
                         let outcome = Outcome::Failed {
                             name: String::new(),
-                            cause: starling_core::failure::FailureCause::Store {
-                                message: "no thread is free".into(),
-                            },
+                            cause: starling_core::failure::FailureCause::Store { message: "no thread is free".into() },
                         };
                         self.inbox.push(Input::Event(Event::Executed {
                             task: execution.task,

@@ -1,2 +1,129 @@
-//! Binary.
-fn main() {}
+//! `bench`: whole-system measurements of Starling and of its peers, by the contract of `BENCH.md`.
+//!
+//! Each finished measurement is one JSON object on standard output; everything else goes to standard error. The cluster
+//! is real: a scheduler and workers, each a process of its own on loopback. This file only reads the command line.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+mod csv;
+mod measure;
+mod peers;
+mod processes;
+mod raw_tcp;
+mod report;
+mod tasks;
+mod transfer;
+mod usage;
+
+use measure::Plan;
+use peers::Peer;
+use report::Report;
+
+/// As in the `node` binary: a cold buffer costs more than most kernels.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures Starling, and its peers beside it.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, max_term_width = 100)]
+struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Task graphs of no-ops, a single task's round trip, the scheduler alone.
+    Tasks(Common),
+    /// A large value from one worker to another.
+    Transfer(Common),
+    /// Queries over a large CSV file of posts.
+    Csv(Common),
+    /// The other end of the raw TCP measurements; started by this program itself.
+    #[command(hide = true)]
+    RawTcp,
+}
+
+/// The options of every measurement.
+#[derive(Debug, Args)]
+struct Common {
+    /// Measure these systems as well, in the same run: dask, ray, hyperqueue, polars, duckdb, datafusion.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    peer: Vec<Peer>,
+
+    /// How often each case is measured; long cases stop earlier, and say so.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+
+    /// Less work: all of a subcommand ends within 60 seconds.
+    #[arg(long)]
+    quick: bool,
+
+    /// Print a table for people on standard error at the end.
+    #[arg(long)]
+    table: bool,
+
+    /// How many worker processes.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: u32,
+
+    /// How many threads each worker has.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
+
+    /// Only the cases whose name contains one of these.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Common {
+    fn plan(&self) -> Plan {
+        Plan {
+            runs: self.runs,
+            quick: self.quick,
+            workers: self.workers,
+            threads: self.threads,
+            only: self.only.clone(),
+            started: std::time::Instant::now(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next();
+    // The processes of a cluster are this program again, so that they hold the benchmark's tasks.
+    if args.next().is_some_and(|first| first == "node") {
+        processes::end_with_starter();
+        return starling::cli::run(program.into_iter().chain(args));
+    }
+    let options = Options::parse();
+    match run(options.what) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            report::tell(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every line of Starling's was right. A peer that fails is a finding, not a failure.
+fn run(what: What) -> anyhow::Result<bool> {
+    let (common, measure): (_, fn(&Plan, &[Peer], &mut Report) -> anyhow::Result<()>) = match &what {
+        What::RawTcp => return raw_tcp::serve().map(|()| true),
+        What::Tasks(common) => (common, tasks::run),
+        What::Transfer(common) => (common, transfer::run),
+        What::Csv(common) => (common, csv::run),
+    };
+    let mut report = Report::new();
+    let outcome = measure(&common.plan(), &common.peer, &mut report);
+    report.ratios();
+    if common.table {
+        report.table();
+    }
+    outcome?;
+    Ok(report.starling_is_right())
+}

@@ -82,7 +82,8 @@ pub enum FromClient {
         /// The tasks asked for.
         tasks: Vec<TaskId>,
     },
-    /// A fetch from these holders failed: the scheduler checks, and has the output computed again if nobody has it.
+    /// A fetch from these holders failed: the scheduler has the output computed again if nobody else has it
+    /// ([`ToClient::Recomputing`]), and says where else it is if somebody has ([`ToClient::Finished`]).
     Unreachable {
         /// The output that could not be fetched.
         task: TaskId,

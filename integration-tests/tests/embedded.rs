@@ -62,7 +62,10 @@ async fn an_error_reaches_the_client_with_task_node_message_and_sources() {
     assert_eq!(failure.name, "starling_integration_tests::tasks::fail");
     assert_eq!(failure.node, Some(cluster.nodes()[1].id()));
     let FailureCause::Error { message, sources } = &failure.cause else { panic!("another cause: {failure}") };
-    assert_eq!((message.as_str(), sources.as_slice()), ("record 17 is bad", ["the disk said no".to_owned()].as_slice()));
+    assert_eq!(
+        (message.as_str(), sources.as_slice()),
+        ("record 17 is bad", ["the disk said no".to_owned()].as_slice())
+    );
     assert!(failure.to_string().ends_with("failed: record 17 is bad: the disk said no"), "{failure}");
 }
 

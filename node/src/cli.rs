@@ -134,7 +134,8 @@ fn init_logging() {
     let filter = EnvFilter::try_from_env("STARLING_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,starling_runtime=info,starling_actors=info"));
     // A program that embeds this may have set up its own.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
 }
 
 /// Says something to the person at the terminal.
@@ -147,8 +148,7 @@ fn tell(text: std::fmt::Arguments<'_>) {
 fn serve(options: Options) -> Result<(), CliError> {
     let file = ConfigFile::load(options.config.as_deref())?;
     let config = node_config(&options, &file)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
     let outcome = runtime.block_on(serve_until_stopped(config));
     // Tasks of user code may still run; they must not hold up the end.
     runtime.shutdown_background();

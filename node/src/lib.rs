@@ -31,16 +31,16 @@ pub mod cli;
 pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, Stopped,
 };
-pub use starling_collections::{bag, csv, stackexchange};
+
 pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_macros::task;
+#[doc(hidden)]
+pub use starling_runtime::__private;
 pub use starling_runtime::mesh;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::task::{Call, ClientError, Future};
 pub use starling_runtime::value::{Buffer, Data};
-#[doc(hidden)]
-pub use starling_runtime::__private;
 
 /// Runs the `node` command with this program's tasks linked in: the whole `main` of a program whose nodes run tasks of
 /// its own.

@@ -76,7 +76,9 @@ pub enum SecretError {
         from: SecretSource,
     },
     /// The text has more than one line or is not text.
-    #[error("the secret in {from} is not one line of text: copy the file from the scheduler's ~/.config/starling/secret")]
+    #[error(
+        "the secret in {from} is not one line of text: copy the file from the scheduler's ~/.config/starling/secret"
+    )]
     NotText {
         /// Where it was found.
         from: SecretSource,

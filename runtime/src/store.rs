@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use starling_core::ids::TaskId;
 
-use crate::mesh::BlockStore;
-use crate::value::{Encoded, Value};
+use crate::value::Value;
 
 /// A node's values by task. Shared between the executor's threads, the mesh and the worker actor.
 #[derive(Default)]
@@ -92,22 +91,6 @@ impl Store {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
-    }
-}
-
-impl BlockStore for Store {
-    fn get(&self, task: TaskId) -> Option<Encoded> {
-        match Store::get(self, task)?.encode() {
-            Ok(encoded) => Some(encoded),
-            Err(error) => {
-                tracing::error!(%task, %error, "an output cannot be encoded, so that no other node can have it");
-                None
-            }
-        }
-    }
-
-    fn put(&self, task: TaskId, value: Encoded) -> Result<(), String> {
-        self.insert(task, Value::Encoded(value)).map(drop).map_err(|full| full.to_string())
     }
 }
 

@@ -320,10 +320,7 @@ mod tests {
     #[test]
     fn a_live_value_of_another_type_is_an_error_that_names_both() {
         let error = Value::live(1_u32).get::<String>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the value has the type u32, but alloc::string::String was asked for"
-        );
+        assert_eq!(error.to_string(), "the value has the type u32, but alloc::string::String was asked for");
     }
 
     #[test]

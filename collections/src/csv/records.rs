@@ -12,20 +12,20 @@ use csv_core::ReadRecordResult;
 use memchr::memchr;
 
 /// How much is read at once: it stays in the cache between reading and scanning.
-const READ_BYTES: usize = 256 * 1024;
+pub(super) const READ_BYTES: usize = 256 * 1024;
 
 /// A record that RFC 4180 does not allow, or that cannot be read.
 #[derive(Debug)]
-pub struct Malformed {
+pub(crate) struct Malformed {
     /// Where, in the file.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// What.
-    pub fault: Fault,
+    pub(crate) fault: Fault,
 }
 
 /// What is wrong with a record.
 #[derive(Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A quote inside an unquoted field, or text after a closing quote.
     StrayQuote,
     /// A quoted field goes on past the end.
@@ -45,14 +45,14 @@ pub enum Fault {
 
 /// Which columns are wanted.
 #[derive(Clone, Debug)]
-pub struct Columns {
+pub(crate) struct Columns {
     wanted: Vec<bool>,
     count: usize,
 }
 
 impl Columns {
     /// Of `total` columns, those with these numbers. Numbers beyond are ignored.
-    pub fn some(total: usize, numbers: &[u32]) -> Columns {
+    pub(crate) fn some(total: usize, numbers: &[u32]) -> Columns {
         let mut wanted = vec![false; total];
         for &number in numbers {
             if let Some(wanted) = wanted.get_mut(number as usize) {
@@ -64,13 +64,14 @@ impl Columns {
     }
 
     /// All of `total` columns.
-    pub fn all(total: usize) -> Columns {
+    #[cfg(test)]
+    pub(crate) fn all(total: usize) -> Columns {
         Columns { wanted: vec![true; total], count: total }
     }
 }
 
 /// Reads the records of a range one by one.
-pub struct Records<R> {
+pub(crate) struct Records<R> {
     input: R,
     /// `None` for a header, whose number of columns is not known yet.
     columns: Option<Columns>,
@@ -98,7 +99,7 @@ enum Step {
 
 impl<R: Read> Records<R> {
     /// The records in `input`, which is a whole range, whose first byte is at `offset` in the file.
-    pub fn new(input: R, offset: u64, columns: Option<Columns>) -> Records<R> {
+    pub(crate) fn new(input: R, offset: u64, columns: Option<Columns>) -> Records<R> {
         Records {
             input,
             columns,
@@ -113,21 +114,23 @@ impl<R: Read> Records<R> {
     }
 
     /// Where the current record starts in the file.
-    pub fn record_offset(&self) -> u64 {
+    pub(crate) fn record_offset(&self) -> u64 {
         self.record_offset
     }
 
     /// The next record's wanted fields, in the file's order of columns; `None` at the end. Empty lines are skipped, as the
     /// csv crate does.
-    pub fn next(&mut self) -> Result<Option<&ByteRecord>, Malformed> {
-        match self.advance()? {
-            true => Ok(Some(self.fields.parse())),
-            false => Ok(None),
-        }
+    pub(crate) fn next(&mut self) -> Result<Option<&ByteRecord>, Malformed> {
+        if self.advance()? { Ok(Some(self.fields())) } else { Ok(None) }
+    }
+
+    /// The current record's wanted fields.
+    pub(crate) fn fields(&mut self) -> &ByteRecord {
+        self.fields.parse()
     }
 
     /// Goes to the next record without taking its fields apart; false at the end.
-    pub fn advance(&mut self) -> Result<bool, Malformed> {
+    pub(crate) fn advance(&mut self) -> Result<bool, Malformed> {
         loop {
             if self.start == self.end && !self.fill()? {
                 return Ok(false);
@@ -325,18 +328,18 @@ impl Fields {
 }
 
 /// Read buffers, kept by their threads: fresh memory costs more to touch than to scan.
-mod scratch {
+pub(super) mod scratch {
     use std::cell::RefCell;
 
     thread_local! {
         static KEPT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
 
-    pub(super) fn take() -> Vec<u8> {
+    pub(in super::super) fn take() -> Vec<u8> {
         KEPT.take()
     }
 
-    pub(super) fn give(buffer: Vec<u8>) {
+    pub(in super::super) fn give(buffer: Vec<u8>) {
         // What a giant record needed is not kept.
         if buffer.len() <= 4 * super::READ_BYTES {
             KEPT.replace(buffer);

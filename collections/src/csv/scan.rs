@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 /// What pass one learnt of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlockScan {
+pub(crate) struct BlockScan {
     /// Whether the block holds an odd number of quotes, so that the next one starts in the other state.
-    pub quotes_odd: bool,
+    pub(crate) quotes_odd: bool,
     /// Where in the block the first record ends (just after its newline) if the block starts outside of quotes.
-    pub end_if_outside: Option<u64>,
+    pub(crate) end_if_outside: Option<u64>,
     /// The same if the block starts inside a quoted field.
-    pub end_if_inside: Option<u64>,
+    pub(crate) end_if_inside: Option<u64>,
 }
 
 impl BlockScan {
     /// The block's first record end, given how the block starts.
-    pub fn end(&self, starts_inside: bool) -> Option<u64> {
+    pub(crate) fn end(&self, starts_inside: bool) -> Option<u64> {
         if starts_inside { self.end_if_inside } else { self.end_if_outside }
     }
 
@@ -27,7 +27,7 @@ impl BlockScan {
     ///
     /// A newline ends a record if an even number of quotes came before it, counted from a start outside of quotes; from
     /// a start inside, if an odd number did. As soon as both ends are known, quotes are only counted.
-    pub fn update(&mut self, at: u64, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, at: u64, bytes: &[u8]) {
         let mut rest = bytes;
         let mut position = at;
         while self.end_if_outside.is_none() || self.end_if_inside.is_none() {

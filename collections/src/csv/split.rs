@@ -35,10 +35,10 @@ pub struct Split {
 
 /// The file ends inside a quoted field, as far as the number of its quotes tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OddQuotes;
+pub(crate) struct OddQuotes;
 
 /// Cuts a file of `len` bytes whose blocks of `block_bytes` (the last may be shorter) were scanned.
-pub fn split(len: u64, block_bytes: u64, scans: &[BlockScan]) -> Result<Split, OddQuotes> {
+pub(crate) fn split(len: u64, block_bytes: u64, scans: &[BlockScan]) -> Result<Split, OddQuotes> {
     let mut inside = false;
     let mut ends = Vec::with_capacity(scans.len());
     for (number, scan) in scans.iter().enumerate() {

@@ -75,10 +75,6 @@ pub(super) struct PoolWorker {
 }
 
 impl PoolWorker {
-    pub(super) fn nthreads(&self) -> u32 {
-        self.nthreads
-    }
-
     pub(super) fn room(&self) -> Room {
         self.room
     }

@@ -229,12 +229,6 @@ impl Job {
     pub(super) fn len(&self) -> usize {
         self.pages.iter().flatten().map(|page| page.live).sum()
     }
-
-    /// How many pages are allocated.
-    #[cfg(test)]
-    pub(super) fn pages_allocated(&self) -> usize {
-        self.pages.iter().flatten().filter(|page| page.records.capacity() > 0).count()
-    }
 }
 
 /// Every open job, indexed by its id: the scheduler hands the ids out from 0.

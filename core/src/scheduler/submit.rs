@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::graph::GraphError;
 use crate::ids::{Attempt, ClientId, JobId, KindId, TaskId, WorkerId};
 use crate::spec::TaskSpec;
-use crate::wire::{FromClient, KindInfo, Priority, SubmitError, ToClient};
+use crate::wire::{FromClient, KindInfo, Priority, ResultAt, SubmitError, ToClient};
 
 use super::pool::{NBYTES_MAX, Slot};
 use super::record::{Job, KIND_SCATTERED, QueuedAt, Record, State};
@@ -69,11 +69,7 @@ impl Scheduler {
                 let holders = tasks.into_iter().filter_map(|task| self.holders_for(client, task)).collect();
                 effects.tell_client(client, ToClient::WhoHas { token, holders });
             }
-            FromClient::Unreachable { task, holders } => {
-                if self.is_of(client, task.job) && self.drop_holders(task, &holders, effects) {
-                    self.recover(&[task], effects);
-                }
-            }
+            FromClient::Unreachable { task, holders } => self.on_unreachable(client, task, &holders, effects),
         }
     }
 
@@ -100,6 +96,22 @@ impl Scheduler {
         record.announced = false;
         if record.waiters == 0 {
             self.loose.push(task);
+        }
+    }
+
+    /// The client hears where else the output is, or that it is computed again.
+    fn on_unreachable(&mut self, client: ClientId, task: TaskId, holders: &[WorkerId], effects: &mut Effects) {
+        if !self.is_of(client, task.job) {
+            return;
+        }
+        if self.drop_holders(task, holders, effects) {
+            self.recover(&[task], effects);
+            return;
+        }
+        let Some(record) = self.jobs.get(task).filter(|record| record.wanted) else { return };
+        if let State::Memory { nbytes, holders } = &record.state {
+            let result = ResultAt::Workers(self.worker_ids(holders).collect());
+            effects.tell_client(client, ToClient::Finished { task, nbytes: *nbytes, result });
         }
     }
 

@@ -43,8 +43,7 @@ impl ConfigFile {
                 None => return Ok(ConfigFile::default()),
             },
         };
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
     }
 

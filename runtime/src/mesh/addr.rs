@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_dialed_is_refused_with_the_reason() {
-        for text in ["", "host:port", "1.2.3.4:99999", "/ip4/1.2.3.4", "/ip4/1.2.3.4/udp/1", "a b:1", "/nonsense", ":1"] {
+        for text in ["", "host:port", "1.2.3.4:99999", "/ip4/1.2.3.4", "/ip4/1.2.3.4/udp/1", "a b:1", "/nonsense", ":1"]
+        {
             let error = parse_addr(text).unwrap_err();
             assert!(matches!(error, MeshError::BadAddress { .. }), "{text}: {error}");
         }

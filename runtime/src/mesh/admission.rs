@@ -31,7 +31,7 @@ use crate::secret::ClusterSecret;
 
 /// What a connection is for. Bulk has its own, so that it cannot starve what shares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Plane {
+pub(crate) enum Plane {
     /// Gossip and links.
     Control,
     /// Blocks.

@@ -191,10 +191,14 @@ async fn fetch_here(
     tasks: &[TaskId],
     on_block: &mut (dyn FnMut(TaskId, Option<Encoded>) + Send),
 ) -> Result<(), MeshError> {
-    let mut left = tasks;
-    while !left.is_empty() {
-        let group = group(shared.store.clone(), left.to_vec(), u64::MAX).await;
-        left = &left[group.len()..];
+    let tasks: Arc<[TaskId]> = tasks.into();
+    let mut from = 0;
+    while from < tasks.len() {
+        let group = group(shared.store.clone(), tasks.clone(), from, u64::MAX).await;
+        if group.is_empty() {
+            return Err(MeshError::Closed);
+        }
+        from += group.len();
         group.into_iter().for_each(|(task, block)| on_block(task, block));
     }
     Ok(())
@@ -262,15 +266,20 @@ async fn serve_one(shared: &Shared, blocks: &mut Blocks) -> io::Result<()> {
     blocks.flush().await
 }
 
-async fn serve_blocks(shared: &Shared, blocks: &mut Blocks, mut tasks: Vec<TaskId>) -> io::Result<()> {
+async fn serve_blocks(shared: &Shared, blocks: &mut Blocks, tasks: Vec<TaskId>) -> io::Result<()> {
     let max = shared.limits.block_bytes_max;
-    let ask = |tasks: &Vec<TaskId>| tokio::spawn(group(shared.store.clone(), tasks.clone(), max));
-    let mut next = ask(&tasks);
-    while !tasks.is_empty() {
-        let group = next.await.map_err(io::Error::other)?;
-        tasks.drain(..group.len());
+    let tasks: Arc<[TaskId]> = tasks.into();
+    let ask = |from| (from < tasks.len()).then(|| tokio::spawn(group(shared.store.clone(), tasks.clone(), from, max)));
+    let mut from = 0;
+    let mut next = ask(from);
+    while let Some(asked) = next {
+        let group = asked.await.map_err(io::Error::other)?;
+        if group.is_empty() {
+            return Err(io::Error::other("the node is being shut down"));
+        }
+        from += group.len();
         // The store is at work on the next group while this one is written.
-        next = ask(&tasks);
+        next = ask(from);
         for (task, value) in group {
             blocks.write_header(&BlockHeader { task, shape: value.as_ref().map(Shape::of) }).await?;
             if let Some(value) = value {
@@ -281,15 +290,16 @@ async fn serve_blocks(shared: &Shared, blocks: &mut Blocks, mut tasks: Vec<TaskI
     Ok(())
 }
 
-/// The first of these blocks, as many as hold [`GROUP_BYTES`] together and at least one. One that is larger than `max`
-/// is given as absent.
-async fn group(store: Arc<dyn BlockStore>, tasks: Vec<TaskId>, max: u64) -> Vec<(TaskId, Option<Encoded>)> {
-    let first = tasks.first().copied();
-    let taken = tokio::task::spawn_blocking(move || {
+type Group = Vec<(TaskId, Option<Encoded>)>;
+
+/// The blocks of the tasks from `from` on, as many as hold [`GROUP_BYTES`] together and at least one. One that is larger
+/// than `max` is given as absent.
+async fn group(store: Arc<dyn BlockStore>, tasks: Arc<[TaskId]>, from: usize, max: u64) -> Group {
+    let taking = tokio::task::spawn_blocking(move || {
         let mut bytes = 0;
         let mut group = Vec::new();
-        for task in tasks {
-            let block = store.get(task).filter(|block| block.nbytes() <= max);
+        for &task in &tasks[from..] {
+            let block = take(&*store, task).filter(|block| block.nbytes() <= max);
             bytes += block.as_ref().map_or(0, Encoded::nbytes);
             group.push((task, block));
             if bytes >= GROUP_BYTES {
@@ -298,10 +308,16 @@ async fn group(store: Arc<dyn BlockStore>, tasks: Vec<TaskId>, max: u64) -> Vec<
         }
         group
     });
-    taken.await.unwrap_or_else(|error| {
-        // Encoding runs the user's code, which may panic; that block then cannot be had from here.
-        tracing::error!(task = ?first, %error, "a block could not be taken from the store");
-        first.map(|task| (task, None)).into_iter().collect()
+    // Fails only when the runtime is being shut down; what is then answered reaches nobody.
+    taking.await.unwrap_or_default()
+}
+
+/// A block out of the store. Encoding runs the user's code, which may panic; then the block cannot be had from here.
+fn take(store: &dyn BlockStore, task: TaskId) -> Option<Encoded> {
+    let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.get(task)));
+    taken.unwrap_or_else(|_| {
+        tracing::error!(%task, "a block could not be encoded: its Serialize panicked");
+        None
     })
 }
 

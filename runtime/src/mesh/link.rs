@@ -3,6 +3,9 @@
 //! A frame is its length (4 bytes, little endian) and its bytes. Reading and writing run in tasks of their own, so that
 //! two nodes that both write never wait for each other; frames that wait together leave in one write, and arrive in one
 //! batch. Both directions are bounded, in frames and in bytes. What frames mean is not known here.
+//!
+//! A link closes as a whole: when either side drops its receiver or all its senders, both ends write what they have
+//! queued, and then neither can send any more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -159,26 +162,32 @@ impl LinkReceiver {
 
 /// Starts the two tasks of a link over a stream. They end when the stream does, when the halves are dropped, or on
 /// `cancel`, then after what was queued is written.
-pub(crate) fn spawn(io: impl Io, peer: NodeId, limits: LinkLimits, cancel: CancellationToken, on: &TaskTracker) -> Link {
+pub(crate) fn spawn(
+    io: impl Io,
+    peer: NodeId,
+    limits: LinkLimits,
+    cancel: CancellationToken,
+    on: &TaskTracker,
+) -> Link {
     let (read, write) = io.split();
     let (queue, queued) = mpsc::channel(limits.queue_frames);
     let (batches_tx, batches) = mpsc::channel(BATCHES_WAITING);
     let room_max = u32::try_from(limits.queue_bytes / 1024).unwrap_or(u32::MAX).max(1);
     let room = Arc::new(Semaphore::new(room_max as usize));
-    // A reader that fails takes the writer along: the stream is of no use then.
-    let failed = cancel.child_token();
-    on.spawn(write_task(write, queued, room.clone(), failed.clone()));
+    // The reader takes the writer along, whatever ended it: nobody listens at one of the two ends.
+    let ended = cancel.child_token();
+    on.spawn(write_task(write, queued, room.clone(), ended.clone()));
     on.spawn(async move {
         let reading = read_frames(read, &batches_tx, limits.frame_bytes_max);
-        let ended = tokio::select! {
-            ended = reading => ended,
+        let outcome = tokio::select! {
+            outcome = reading => outcome,
             () = cancel.cancelled() => Ok(()),
             () = batches_tx.closed() => Ok(()),
         };
-        if let Err(error) = ended {
+        if let Err(error) = outcome {
             tracing::debug!(%peer, %error, "a link broke");
-            failed.cancel();
         }
+        ended.cancel();
     });
     let tx = LinkSender { queue, room, room_max, frame_bytes_max: limits.frame_bytes_max };
     Link { peer, tx, rx: LinkReceiver { batches, batch: VecDeque::new() } }
@@ -244,24 +253,43 @@ async fn write_task(
     room: Arc<Semaphore>,
     cancel: CancellationToken,
 ) {
+    // What was queued is still written after the cancelling, but a peer that does not read cannot hold that up.
+    let overdue = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
     tokio::select! {
-        _ = write_frames(&mut io, &mut queued) => {}
-        () = cancel.cancelled() => {
-            // What was queued is still written, but a peer that does not read cannot hold this up.
-            queued.close();
-            drop(tokio::time::timeout(DRAIN_TIMEOUT, write_frames(&mut io, &mut queued)).await);
+        outcome = write_frames(&mut io, &mut queued, &cancel) => {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a link could not be written");
+            }
         }
+        () = overdue => {}
     }
     room.close();
     queued.close();
     drop(tokio::time::timeout(DRAIN_TIMEOUT, io.close()).await);
 }
 
-/// Writes frames until the queue is closed and empty.
-async fn write_frames(io: &mut WriteHalf<impl Io>, queued: &mut mpsc::Receiver<Queued>) -> io::Result<()> {
+/// Writes frames until the queue is closed and empty. Being cancelled closes it.
+async fn write_frames(
+    io: &mut WriteHalf<impl Io>,
+    queued: &mut mpsc::Receiver<Queued>,
+    cancel: &CancellationToken,
+) -> io::Result<()> {
     let mut frames = Vec::with_capacity(FRAMES_PER_WRITE);
     let mut buffer = BytesMut::with_capacity(COALESCE_BYTES_MAX);
-    while queued.recv_many(&mut frames, FRAMES_PER_WRITE).await > 0 {
+    loop {
+        let taken = tokio::select! {
+            taken = queued.recv_many(&mut frames, FRAMES_PER_WRITE) => taken,
+            () = cancel.cancelled(), if !queued.is_closed() => {
+                queued.close();
+                continue;
+            }
+        };
+        if taken == 0 {
+            return Ok(());
+        }
         for (frame, _) in &frames {
             if buffer.len() + 4 + frame.len() > COALESCE_BYTES_MAX && !buffer.is_empty() {
                 io.write_all(&buffer).await?;
@@ -284,5 +312,4 @@ async fn write_frames(io: &mut WriteHalf<impl Io>, queued: &mut mpsc::Receiver<Q
         frames.clear();
         io.flush().await?;
     }
-    Ok(())
 }

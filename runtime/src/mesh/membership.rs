@@ -350,6 +350,12 @@ impl Membership {
         Report::down(self.me().later(self.me().incarnation() + 1, true))
     }
 
+    /// No timer is of use any more.
+    pub(crate) fn stop(&mut self) {
+        self.timers.clear();
+        self.out.timers.clear();
+    }
+
     fn schedule(&mut self, now: Instant) {
         for (timer, after) in self.out.timers.drain(..) {
             self.timers.insert((now + after, self.timer_next), timer);

@@ -18,6 +18,7 @@ mod addr;
 mod admission;
 mod block;
 mod bulk;
+mod dialing;
 mod driver;
 mod error;
 mod events;
@@ -26,6 +27,7 @@ mod listen;
 mod membership;
 mod muxer;
 mod net;
+mod redial;
 mod relay;
 mod shared;
 mod wire;
@@ -47,7 +49,6 @@ pub use error::MeshError;
 pub use libp2p::{Multiaddr, identity};
 pub use link::{Link, LinkError, LinkReceiver, LinkSender};
 
-use admission::Plane;
 use membership::{Ident, Membership, NAME_BYTES_MAX};
 use shared::{Cmd, Shared};
 
@@ -246,13 +247,11 @@ impl Mesh {
         let (listening, early) = listen::listen(&mut swarm, &listen).await?;
         let advertised = addr::advertised(&listening);
         let dialable = !advertised.is_empty();
-        let membership =
-            Membership::new(Ident::new(node, listen::incarnation(), member, advertised), rand::make_rng());
+        let membership = Membership::new(Ident::new(node, listen::incarnation(), member, advertised), rand::make_rng());
         let (cmds, commands) = mpsc::channel(COMMANDS_WAITING);
         let (arrivals, arrived) = mpsc::channel(16);
         let (events, received) = mpsc::channel(limits.event_queue.max(1));
-        let shared =
-            Arc::new(Shared::new(node, secret, limits, blocks, (listening, dialable), cmds, arrivals));
+        let shared = Arc::new(Shared::new(node, secret, limits, blocks, (listening, dialable), cmds, arrivals));
         let driver = driver::Driver::new(shared.clone(), swarm, membership);
         shared.tasks.spawn(driver.run(commands, early));
         shared.spawn(events::pump(shared.view.subscribe(), arrived, events, node));

@@ -70,7 +70,7 @@ pub(crate) enum OpenError {
     Io(std::io::Error),
 }
 
-struct Open {
+pub(crate) struct Open {
     protocol: StreamProtocol,
     reply: oneshot::Sender<Result<Stream, OpenError>>,
 }
@@ -144,18 +144,17 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     fn new(strangers_max: usize) -> Behaviour {
-        Behaviour {
-            events: VecDeque::new(),
-            waker: None,
-            conns: Vec::new(),
-            arriving: HashSet::new(),
-            strangers_max,
-        }
+        Behaviour { events: VecDeque::new(), waker: None, conns: Vec::new(), arriving: HashSet::new(), strangers_max }
     }
 
     /// The connection, while it is up.
     pub(crate) fn conn(&self, id: ConnectionId) -> Option<&Conn> {
         self.conns.iter().find(|conn| conn.id == id)
+    }
+
+    /// Every connection that is up.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.conns.iter().map(|conn| conn.id)
     }
 
     /// Inbound connections that are not admitted, those being set up among them.

@@ -91,9 +91,9 @@ impl Table {
 
     /// The nodes that we have a control connection with.
     pub(crate) fn neighbours(&self) -> impl Iterator<Item = (NodeId, &LinkSender)> {
-        self.peers.iter().filter_map(|(node, peer)| {
-            peer.control.iter().find(|(conn, _)| conn.is_open()).map(|(_, tx)| (*node, tx))
-        })
+        self.peers
+            .iter()
+            .filter_map(|(node, peer)| peer.control.iter().find(|(conn, _)| conn.is_open()).map(|(_, tx)| (*node, tx)))
     }
 
     /// Every connection with a node.

@@ -19,7 +19,7 @@ pub use shape::{
     LacksFlatMap, LacksFold, LacksKey, LacksMap, LacksOrder, LacksTryMap, Look, Make, Shape, Step, by_ref, by_value,
     fold_by_ref, fold_by_value,
 };
-pub use sink::{AnySink, Collect, Count, Frequencies, PairSink, RawSink, Row, Sink, Stop, row_fields};
+pub use sink::{AnySink, Collect, Count, Frequencies, PairSink, RawSink, Row, Sink, Stop, misfit, row_fields};
 pub use table::{KeyTable, bucket_of, key_hash};
 
 use std::any::{Any, TypeId, type_name};

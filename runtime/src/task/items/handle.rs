@@ -44,14 +44,12 @@ pub struct FnRef {
 impl FnRef {
     /// The closure's item-wise entry points in this binary.
     pub fn resolve(&self) -> Result<&'static ItemFns, FailureCause> {
-        Tasks::linked().get(self.kind).and_then(|task| task.entries.items.as_ref()).ok_or_else(|| {
-            FailureCause::Error {
-                message: format!(
-                    "the closure {:?} is not in the worker's binary: start the worker from the program that submits it",
-                    self.kind
-                ),
-                sources: Vec::new(),
-            }
+        Tasks::linked().get(self.kind).and_then(|task| task.entries.items.as_ref()).ok_or_else(|| FailureCause::Error {
+            message: format!(
+                "the closure {:?} is not in the worker's binary: start the worker from the program that submits it",
+                self.kind
+            ),
+            sources: Vec::new(),
         })
     }
 }

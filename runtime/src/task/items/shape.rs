@@ -115,9 +115,7 @@ fn decoder<A: Data>(next: AnySink) -> Result<Box<dyn super::RawSink>, FailureCau
 }
 
 fn captures<C: DeserializeOwned>(encoded: &Encoded) -> Result<C, FailureCause> {
-    encoded
-        .decode()
-        .map_err(|error| FailureCause::Codec { message: format!("the captures of a closure: {error}") })
+    encoded.decode().map_err(|error| FailureCause::Codec { message: format!("the captures of a closure: {error}") })
 }
 
 macro_rules! capability {
@@ -319,9 +317,7 @@ impl<A: Data> Sink<A> for Partition<A> {
 
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         let parts = self.parts.into_iter();
-        Ok(Buckets(
-            parts.map(|(keys, items)| Bucket { keys: Some(keys.finish()), items: items.finish() }).collect(),
-        ))
+        Ok(Buckets(parts.map(|(keys, items)| Bucket { keys: Some(keys.finish()), items: items.finish() }).collect()))
     }
 }
 

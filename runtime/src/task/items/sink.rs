@@ -45,6 +45,8 @@ pub struct Row<'a> {
     pub header: &'a ByteRecord,
     /// The fields, in the same order.
     pub record: &'a ByteRecord,
+    /// Where the record starts in its file.
+    pub offset: u64,
 }
 
 /// Takes items that are encoded or that a file holds.
@@ -116,7 +118,7 @@ impl<A: Data> RawSink for Decode<A> {
     }
 
     fn push_row(&mut self, row: &Row<'_>) -> Result<(), Stop> {
-        let item = row.record.deserialize(Some(row.header)).map_err(|error| unfit(row, &error))?;
+        let item = row.record.deserialize(Some(row.header)).map_err(|error| Stop::Unfit(misfit(row.header, &error).into()))?;
         self.next.push(item)
     }
 
@@ -125,15 +127,15 @@ impl<A: Data> RawSink for Decode<A> {
     }
 }
 
-fn unfit(row: &Row<'_>, error: &csv::Error) -> Stop {
-    let text = match error.kind() {
-        csv::ErrorKind::Deserialize { err, .. } => match err.field().and_then(|field| row.header.get(field as usize)) {
+/// Why a record is not of the type that it was to become, with the column's name.
+pub fn misfit(header: &ByteRecord, error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::Deserialize { err, .. } => match err.field().and_then(|field| header.get(field as usize)) {
             Some(column) => format!("column {}: {}", String::from_utf8_lossy(column), err.kind()),
             None => err.kind().to_string(),
         },
         _ => error.to_string(),
-    };
-    Stop::Unfit(text.into())
+    }
 }
 
 /// Encodes items for a sink that does not know their type.
@@ -198,7 +200,7 @@ impl RawSink for Count {
 
 /// Gathers the first items, in order.
 ///
-/// A CSV record that no step has given a type stays a list of its fields; [`row_fields`] takes it apart.
+/// A CSV record that no step has given a type stays what it is, its place and its fields; [`row_fields`] takes it apart.
 #[derive(Debug)]
 pub struct Collect {
     limit: u64,
@@ -232,7 +234,7 @@ impl RawSink for Collect {
     fn push_row(&mut self, row: &Row<'_>) -> Result<(), Stop> {
         self.taken()?;
         let fields: Vec<&[u8]> = row.record.iter().collect();
-        self.items.push_value(&fields)?;
+        self.items.push_value(&(row.offset, fields))?;
         self.taken()
     }
 
@@ -241,9 +243,9 @@ impl RawSink for Collect {
     }
 }
 
-/// The fields of a record that [`Collect`] took as it stood in its file.
-pub fn row_fields(item: &[u8]) -> Result<ByteRecord, FailureCause> {
-    decode::<Vec<Vec<u8>>>(item).map(|fields| fields.iter().collect())
+/// The fields of a record that [`Collect`] took as it stood in its file, and where it started there.
+pub fn row_fields(item: &[u8]) -> Result<(u64, ByteRecord), FailureCause> {
+    decode::<(u64, Vec<Vec<u8>>)>(item).map(|(offset, fields)| (offset, fields.iter().collect()))
 }
 
 /// Counts how often each item comes; the output is keyed by item.
@@ -289,9 +291,12 @@ impl RawSink for Frequencies {
 
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         let counted = self.counted;
-        self.counts.into_buckets(self.buckets, |count, items| {
-            if counted { items.push_value(count) } else { items.push(&[]) }
-        })
+        self.counts.into_buckets(
+            self.buckets,
+            |count, items| {
+                if counted { items.push_value(count) } else { items.push(&[]) }
+            },
+        )
     }
 }
 

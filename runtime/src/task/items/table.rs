@@ -15,9 +15,10 @@ pub fn key_hash(key: &[u8]) -> u64 {
     let mut hash = mix(0x243f_6a88_85a3_08d3, key.len() as u64);
     let mut chunks = key.chunks_exact(8);
     for chunk in &mut chunks {
-        hash = mix(hash, u64::from_le_bytes([
-            chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
-        ]));
+        hash = mix(
+            hash,
+            u64::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7]]),
+        );
     }
     let mut tail = [0; 8];
     tail[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
@@ -106,9 +107,7 @@ impl<V> KeyTable<V> {
             keys.push(key)?;
             encode(value, items)?;
         }
-        Ok(super::Buckets(
-            buckets.into_iter().map(|(keys, items)| keyed(keys.finish(), items.finish())).collect(),
-        ))
+        Ok(super::Buckets(buckets.into_iter().map(|(keys, items)| keyed(keys.finish(), items.finish())).collect()))
     }
 }
 

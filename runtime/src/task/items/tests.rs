@@ -1,1 +1,214 @@
+//! Chains of sinks built by hand from erased functions, as a collection's task builds them.
 
+use std::collections::HashMap;
+
+use crate as starling_runtime;
+use crate::task::{TaskArgs, Tasks};
+
+use super::*;
+
+macro_rules! task {
+    ($($input:tt)*) => { starling_macros::task_closure!(crate = starling_runtime, $($input)*) };
+}
+
+/// Feeds encoded items to the chain that `functions` form before `end`.
+fn run(functions: &[(&FnRef, fn(&ItemFns) -> Option<&Through>)], end: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
+    let mut raw = Some(end);
+    let mut typed: Option<AnySink> = None;
+    for (function, step) in functions.iter().rev() {
+        let fns = function.resolve().unwrap();
+        let through = step(fns).expect("the function has this step");
+        let next = typed.take().unwrap_or_else(|| (through.encode)(raw.take().unwrap()));
+        typed = Some((through.open)(&function.captures, next).unwrap());
+    }
+    let head = match typed {
+        Some(typed) => functions[0].0.resolve().unwrap().decode.unwrap()(typed).unwrap(),
+        None => raw.unwrap(),
+    };
+    feed(head, items)
+}
+
+fn feed(mut sink: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
+    for item in items.items().unwrap() {
+        match sink.push_encoded(item) {
+            Ok(()) => {}
+            Err(Stop::Enough) => break,
+            Err(stop) => panic!("{stop:?}"),
+        }
+    }
+    sink.finish().unwrap()
+}
+
+fn strings(items: &[&str]) -> ItemBlock {
+    ItemBlock::of(items.iter().copied()).unwrap()
+}
+
+#[test]
+fn steps_chain_through_live_items_and_end_encoded() {
+    let least = 2_usize;
+    let long = task!([least: usize] |word: &str| word.len() > least);
+    let count = task!(|word: String| -> u64 { word.len() as u64 });
+    let twice = task!([times: usize = 2] |n: u64| vec![n; times]);
+    let functions = [long.reference().unwrap(), count.reference().unwrap(), twice.reference().unwrap()];
+    let out = run(
+        &[
+            (&functions[0], |fns| fns.filter.as_ref()),
+            (&functions[1], |fns| fns.map.as_ref()),
+            (&functions[2], |fns| fns.flat_map.as_ref()),
+        ],
+        Box::new(Collect::new(u64::MAX)),
+        &strings(&["a", "four", "to", "seven77"]),
+    );
+    assert_eq!(out.0[0].items.decode::<u64>().unwrap(), [4, 4, 7, 7]);
+}
+
+#[test]
+fn counting_needs_no_type_and_taking_stops_early() {
+    let items = strings(&["a", "b", "c"]);
+    assert_eq!(run(&[], Box::new(Count::default()), &items).0[0].items.decode::<u64>().unwrap(), [3]);
+    let two = run(&[], Box::new(Collect::new(2)), &items);
+    assert_eq!(two.0[0].items.decode::<String>().unwrap(), ["a", "b"]);
+}
+
+#[test]
+fn an_error_of_try_map_fails_the_task_with_its_text() {
+    let parse = task!(|word: String| word.parse::<u32>()).reference().unwrap();
+    let through = parse.resolve().unwrap().try_map.as_ref().unwrap();
+    let typed = (through.open)(&parse.captures, (through.encode)(Box::new(Count::default()))).unwrap();
+    let mut head = parse.resolve().unwrap().decode.unwrap()(typed).unwrap();
+    head.push_line("12").unwrap();
+    let Err(Stop::Failed(cause)) = head.push_line("x") else { panic!("x is no number") };
+    assert_eq!(cause.to_string(), "failed: invalid digit found in string");
+    assert!(parse.resolve().unwrap().map.is_none(), "a ParseIntError cannot be an item");
+}
+
+#[test]
+fn topk_keeps_the_largest_first_and_of_equals_the_earliest() {
+    let by_len = task!(|word: &str| word.len()).reference().unwrap();
+    let fns = by_len.resolve().unwrap();
+    let sink = fns.topk.as_ref().unwrap()(&by_len.captures, 3).unwrap();
+    let out = feed(fns.decode.unwrap()(sink).unwrap(), &strings(&["aa", "bbb", "c", "ddd", "ee", "ffff"]));
+    assert_eq!(out.0[0].items.decode::<String>().unwrap(), ["ffff", "bbb", "ddd"]);
+}
+
+#[test]
+fn folds_by_key_meet_again_in_a_merge() {
+    let key = task!(|word: &str| word.len()).reference().unwrap();
+    let add = task!(|sum: u64, word: &str| sum + word.len() as u64).reference().unwrap();
+    let combine = task!(|a: u64, b: u64| a + b).reference().unwrap();
+    let part = |words: &[&str]| {
+        let extract = (key.resolve().unwrap().key.as_ref().unwrap().extract)(&key.captures).unwrap();
+        let fold = add.resolve().unwrap().fold.as_ref().unwrap();
+        let zero = postcard::to_stdvec(&100_u64).unwrap();
+        let sink = (fold.fold_by)(&add.captures, extract, Some(&zero), 2).unwrap();
+        feed(add.resolve().unwrap().decode.unwrap()(sink).unwrap(), &strings(words))
+    };
+    let parts = [part(&["a", "bb", "c"]), part(&["dd", "ee", "fff"])];
+    let mut all = HashMap::new();
+    for bucket in 0..2 {
+        let mut merge = (combine.resolve().unwrap().fold.as_ref().unwrap().merge)(&combine.captures, 1).unwrap();
+        for part in &parts {
+            for (key, value) in part.0[bucket].pairs().unwrap() {
+                merge.push_pair(key, value).unwrap();
+            }
+        }
+        for (key, value) in merge.finish().unwrap().0[0].pairs().unwrap() {
+            all.insert(decode::<usize>(key).unwrap(), decode::<u64>(value).unwrap());
+        }
+    }
+    assert_eq!(all, HashMap::from([(1, 102), (2, 206), (3, 103)]));
+}
+
+#[test]
+fn a_fold_without_items_keeps_its_zero_and_combining_starts_with_the_first() {
+    let concat = task!(|all: String, one: String| all + &one).reference().unwrap();
+    let fold = concat.resolve().unwrap().fold.as_ref().unwrap();
+    let decoder = concat.resolve().unwrap().decode.unwrap();
+    let zero = postcard::to_stdvec("0").unwrap();
+    let none = feed(decoder((fold.fold)(&concat.captures, Some(&zero)).unwrap()).unwrap(), &strings(&[]));
+    assert_eq!(none.0[0].items.decode::<String>().unwrap(), ["0"]);
+    let combined = feed(decoder((fold.fold)(&concat.captures, None).unwrap()).unwrap(), &strings(&["a", "b", "c"]));
+    assert_eq!(combined.0[0].items.decode::<String>().unwrap(), ["abc"]);
+}
+
+#[test]
+fn frequencies_add_up_and_keep_the_order_of_first_sight() {
+    let mut sink = Box::new(Frequencies::new(1, true));
+    for item in strings(&["b", "a", "b"]).items().unwrap() {
+        sink.push_encoded(item).unwrap();
+    }
+    sink.push_line("a").unwrap();
+    let buckets = RawSink::finish(sink).unwrap();
+    let pairs: Vec<(String, u64)> =
+        buckets.0[0].pairs().unwrap().map(|(key, value)| (decode(key).unwrap(), decode(value).unwrap())).collect();
+    assert_eq!(pairs, [("b".to_owned(), 2), ("a".to_owned(), 2)]);
+}
+
+#[test]
+fn a_row_is_given_its_type_by_its_column_names_and_a_bad_field_is_named() {
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    struct Post {
+        #[serde(rename = "Score")]
+        score: i64,
+        #[serde(rename = "Owner")]
+        owner: Option<u32>,
+    }
+    let show = task!(|post: Post| format!("{} {:?}", post.score, post.owner)).reference().unwrap();
+    let through = show.resolve().unwrap().map.as_ref().unwrap();
+    let typed = (through.open)(&show.captures, (through.encode)(Box::new(Collect::new(9)))).unwrap();
+    let mut head = show.resolve().unwrap().decode.unwrap()(typed).unwrap();
+    let header = csv::ByteRecord::from(vec!["Owner", "Score"]);
+    head.push_row(&Row { header: &header, record: &csv::ByteRecord::from(vec!["", "-3"]), offset: 0 }).unwrap();
+    let bad = csv::ByteRecord::from(vec!["7", "x"]);
+    let Err(Stop::Unfit(text)) = head.push_row(&Row { header: &header, record: &bad, offset: 0 }) else { panic!("x is no score") };
+    assert_eq!(&*text, "column Score: invalid digit found in string");
+    assert_eq!(head.finish().unwrap().0[0].items.decode::<String>().unwrap(), ["-3 None"]);
+}
+
+#[test]
+fn a_handle_makes_plain_calls_with_its_captures() {
+    let add = task!([by: i64 = 40] |n: i64, words: &[String]| -> i64 { n + by + words.len() as i64 });
+    let parts = add.call(1, vec![String::new()]).into_parts().unwrap();
+    let mut args = TaskArgs::new(&parts.payload, Vec::new()).unwrap();
+    let task = Tasks::linked().get(parts.def.kind()).unwrap();
+    assert_eq!(*(task.entries.call)(&mut args).unwrap().get::<i64>().unwrap(), 42);
+}
+
+#[test]
+fn a_plain_call_of_a_closure_that_returns_an_error_fails() {
+    let parse = task!(|text: &str| text.parse::<u8>());
+    let run = |text: &str| {
+        let call: crate::task::Call<u8> = parse.call(text.to_owned());
+        let parts = call.into_parts().unwrap();
+        let mut args = TaskArgs::new(&parts.payload, Vec::new()).unwrap();
+        (Tasks::linked().get(parts.def.kind()).unwrap().entries.call)(&mut args)
+    };
+    assert_eq!(*run("7").unwrap().get::<u8>().unwrap(), 7);
+    assert_eq!(run("300").unwrap_err().to_string(), "failed: number too large to fit in target type");
+}
+
+#[test]
+#[should_panic(expected = "returns i32 but is used as if it returned u64")]
+fn a_result_type_that_depends_on_its_surroundings_is_refused() {
+    let _: TaskFn<(u8,), u64> = task!(|_n: u8| 1);
+}
+
+#[test]
+fn a_key_hash_stays_as_it_is() {
+    // Nodes of one cluster must agree on it.
+    assert_eq!(key_hash(b""), key_hash(b""));
+    let spread: std::collections::BTreeSet<usize> = (0..1000_u32).map(|n| bucket_of(&n.to_le_bytes(), 16)).collect();
+    assert_eq!(spread.len(), 16);
+}
+
+#[test]
+fn a_damaged_block_is_an_error() {
+    let block = strings(&["abc"]);
+    let mut encoded = crate::value::Encoded::of(&block).unwrap();
+    encoded.buffers[1] = bytes::Bytes::from_static(b"ab");
+    let damaged: ItemBlock = encoded.decode().unwrap();
+    assert_eq!(
+        damaged.items().err().unwrap().to_string(),
+        "could not be encoded or decoded: a block of 1 items is damaged"
+    );
+}

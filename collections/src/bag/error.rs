@@ -1,0 +1,46 @@
+//! Why a bag has no result.
+
+use starling_core::failure::FailureCause;
+use starling_runtime::task::ClientError;
+use starling_runtime::value::CodecError;
+
+use crate::csv::CsvError;
+
+/// Why a bag has no result. Nothing of it is kept; computing it again may help if a node was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum BagError {
+    /// A task failed, or the cluster is out of reach.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The files do not fit together, or do not have the columns asked for.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// A captured value or an item could not be encoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// What came back from the workers is not what the bag's type says.
+    #[error("the bag's items could not be taken: {0}")]
+    Items(FailureCause),
+    /// The records of CSV files have no type before a closure gives them one.
+    #[error("records of a CSV file have no type yet: put a map(task!(|row: Row| ...)) before this step")]
+    Untyped,
+}
+
+impl BagError {
+    /// The cause in one line, without the task in which it came up, if the task itself failed by an error.
+    pub fn reason(&self) -> String {
+        match self {
+            BagError::Client(ClientError::Failed(failure)) => match &failure.cause {
+                FailureCause::Error { message, sources } => {
+                    let mut text = message.clone();
+                    for source in sources {
+                        text += &format!(": {source}");
+                    }
+                    text
+                }
+                _ => failure.to_string(),
+            },
+            other => other.to_string(),
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Bags: items spread over a cluster, as Dask's bags are.
+//!
+//! A [`Bag`] is lazy: its methods describe, and a terminal method (`collect`, `count`, `fold`, ...) submits the tasks and
+//! waits. Steps that need no meeting of partitions (map, filter, flat_map) run in one task a partition, where each item
+//! is handed from closure to closure as a live value. Between tasks items are encoded, so that what regroups them
+//! (frequencies, distinct, join) needs no types. This module decides which tasks there are; it never reads data itself.
+//!
+//! | method | how partitions meet |
+//! |---|---|
+//! | `count`, `collect`, `take` | at the client; `take` computes only as many partitions as it needs |
+//! | `fold`, `topk` | in a tree on the workers, 8 at a time, in order |
+//! | `foldby`, `frequencies`, `distinct` | first each partition by itself, then in a tree; with [`parts`](Bag::parts) above 1 each part of the keys in a tree of its own (a hash shuffle), for many distinct keys |
+//! | `join` | a hash shuffle into as many parts as the cluster has threads, or [`parts`](Bag::parts) |
+
+mod error;
+mod plan;
+mod run;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use error::BagError;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use csv::ByteRecord;
+use serde::de::DeserializeOwned;
+use starling_actors::Cluster;
+use starling_core::failure::FailureCause;
+use starling_runtime::task::items::{BlockBuilder, Buckets, FnRef, Param, Ref, TaskFn, decode, misfit, row_fields};
+use starling_runtime::value::{CodecError, Data};
+
+use crate::csv::{CsvError, CsvFiles, CsvOptions, Wanted};
+use plan::{End, Group, Plan, Source, Step};
+use run::{ProgressHook, Run, names};
+use text::TextFiles;
+
+/// Items of type `T`, spread over a cluster. Cloning costs nothing; computing a clone computes everything again, unless
+/// [`persist`](Bag::persist) has kept the items.
+pub struct Bag<T> {
+    cluster: Cluster,
+    plan: Plan,
+    /// A capture that could not be encoded; told when the bag is computed.
+    problem: Option<CodecError>,
+    parts: Option<u32>,
+    progress: Option<ProgressHook>,
+    item: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Bag<T> {
+    fn clone(&self) -> Bag<T> {
+        Bag {
+            cluster: self.cluster.clone(),
+            plan: self.plan.clone(),
+            problem: self.problem.clone(),
+            parts: self.parts,
+            progress: self.progress.clone(),
+            item: PhantomData,
+        }
+    }
+}
+
+impl<T> Bag<T> {
+    fn from_source(cluster: &Cluster, source: Source) -> Bag<T> {
+        Bag {
+            cluster: cluster.clone(),
+            plan: Plan { source: Arc::new(source), steps: Vec::new() },
+            problem: None,
+            parts: None,
+            progress: None,
+            item: PhantomData,
+        }
+    }
+
+    pub(crate) fn of_csv(cluster: &Cluster, files: CsvFiles, wanted: Wanted) -> Bag<T> {
+        Bag::from_source(cluster, Source::Csv { files, wanted })
+    }
+
+    /// The next `foldby`, `frequencies`, `distinct` or `join` splits its keys into `parts` partitions.
+    ///
+    /// Each costs a task for every partition before it, so a few are enough: about the number of the cluster's threads.
+    pub fn parts(mut self, parts: u32) -> Bag<T> {
+        self.parts = Some(parts.max(1));
+        self
+    }
+
+    /// Calls `hook` with the number of finished tasks and of all tasks while the bag is computed: for a progress bar. It is
+    /// called in the computing task, and must not block.
+    pub fn on_progress(mut self, hook: impl Fn(usize, usize) + Send + Sync + 'static) -> Bag<T> {
+        self.progress = Some(Arc::new(hook));
+        self
+    }
+
+    fn stepped<R>(self, function: Result<FnRef, CodecError>, step: fn(FnRef) -> Step) -> Bag<R> {
+        let Bag { cluster, mut plan, mut problem, parts, progress, .. } = self;
+        match function {
+            Ok(function) => plan.steps.push(step(function)),
+            Err(error) => problem = problem.or(Some(error)),
+        }
+        Bag { cluster, plan, problem, parts, progress, item: PhantomData }
+    }
+
+    fn regrouped<R>(self, source: Result<Source, CodecError>) -> Bag<R> {
+        let mut bag = Bag::from_source(&self.cluster, Source::Items(Vec::new()));
+        bag.problem = self.problem;
+        bag.progress = self.progress;
+        match source {
+            Ok(source) => bag.plan.source = Arc::new(source),
+            Err(error) => bag.problem = bag.problem.or(Some(error)),
+        }
+        bag
+    }
+
+    fn run(&self) -> Result<Run<'_>, BagError> {
+        match &self.problem {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(Run::new(&self.cluster, self.progress.clone())),
+        }
+    }
+
+    /// Computes the partitions with this end.
+    async fn computed(&self, end: &End) -> Result<Vec<Buckets>, BagError> {
+        let mut run = self.run()?;
+        let outputs = run.lower(&self.plan, end, None).await?;
+        run.gather(outputs).await
+    }
+
+    /// Computes the partitions with one end and brings them together with another.
+    async fn met(&self, end: &End, meet: &End) -> Result<Option<Buckets>, BagError> {
+        let mut run = self.run()?;
+        let outputs = run.lower(&self.plan, end, None).await?;
+        let Some(output) = run.stage_tree(outputs, meet) else { return Ok(None) };
+        Ok(run.gather(vec![output]).await?.pop())
+    }
+
+    /// How many items there are. Records of CSV files are only counted, not taken apart.
+    pub async fn count(&self) -> Result<u64, BagError> {
+        let mut count = 0;
+        for buckets in self.computed(&End::Count).await? {
+            count += items::<u64>(&buckets).map_err(BagError::Items)?.into_iter().sum::<u64>();
+        }
+        Ok(count)
+    }
+}
+
+impl Bag<String> {
+    /// The lines of the text files at `pattern`: a path, or a pattern with `*`, `?`, `[..]` or `**`. Lines end with `\n`
+    /// or `\r\n`, which are not part of them, and must be UTF-8.
+    pub fn read_text(cluster: &Cluster, pattern: &str) -> Bag<String> {
+        Bag::from_source(cluster, Source::Text(TextFiles::new(pattern, None)))
+    }
+
+    /// As [`read_text`](Bag::read_text), with partitions of about `block_bytes` instead of 16 MiB.
+    pub fn read_text_in_blocks(cluster: &Cluster, pattern: &str, block_bytes: u64) -> Bag<String> {
+        Bag::from_source(cluster, Source::Text(TextFiles::new(pattern, Some(block_bytes))))
+    }
+}
+
+impl<T: Data> Bag<T> {
+    /// A bag of these items, in `partitions` partitions of about the same number.
+    pub fn from_sequence(cluster: &Cluster, items: Vec<T>, partitions: usize) -> Result<Bag<T>, BagError> {
+        let each = items.len().div_ceil(partitions.max(1)).max(1);
+        let blocks = items.chunks(each).map(|items| {
+            let mut block = BlockBuilder::default();
+            items.iter().try_for_each(|item| block.push_value(item)).map(|()| block.finish())
+        });
+        let blocks = blocks.collect::<Result<Vec<_>, FailureCause>>().map_err(BagError::Items)?;
+        Ok(Bag::from_source(cluster, Source::Items(blocks)))
+    }
+
+    /// The records of the CSV files at `pattern`. To ask several questions of the same files, make a [`CsvFiles`] once.
+    pub fn read_csv(cluster: &Cluster, pattern: &str, options: CsvOptions) -> Bag<T> {
+        CsvFiles::new(cluster, pattern, options).records()
+    }
+
+    /// What `f` makes of each item. A `Result` is an item like any other; see [`try_map`](Bag::try_map).
+    pub fn map<P: Param<Item = T>, R: Data>(self, f: TaskFn<(P,), R>) -> Bag<R> {
+        self.stepped(f.reference(), Step::Map)
+    }
+
+    /// What `f` makes of each item; the first error fails the computation.
+    pub fn try_map<P: Param<Item = T>, R: Data, E: 'static>(self, f: TaskFn<(P,), Result<R, E>>) -> Bag<R>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.stepped(f.reference(), Step::TryMap)
+    }
+
+    /// The items of which `f` says true.
+    pub fn filter<U: ToOwned<Owned = T> + ?Sized + 'static>(self, f: TaskFn<(Ref<U>,), bool>) -> Bag<T> {
+        self.stepped(f.reference(), Step::Filter)
+    }
+
+    /// All the items that `f` makes of each item.
+    pub fn flat_map<P: Param<Item = T>, R>(self, f: TaskFn<(P,), R>) -> Bag<R::Item>
+    where
+        R: IntoIterator<Item: Data> + 'static,
+    {
+        self.stepped(f.reference(), Step::FlatMap)
+    }
+
+    /// Each partition's items go into a state that begins as `zero`, in order; the partitions' states are combined, in
+    /// order. `zero` is used once a partition, so it must not change a state that it is combined with.
+    pub async fn fold<S: Data, P: Param<Item = T>, Q: Param<Item = S>>(
+        &self,
+        zero: S,
+        op: TaskFn<(S, P), S>,
+        combine: TaskFn<(S, Q), S>,
+    ) -> Result<S, BagError> {
+        let end = End::Fold { op: op.reference()?, zero: Some(encode_zero(&zero)?) };
+        let meet = End::Fold { op: combine.reference()?, zero: None };
+        match self.met(&end, &meet).await? {
+            None => Ok(zero),
+            Some(state) => {
+                let mut states = items(&state).map_err(BagError::Items)?;
+                states.pop().ok_or_else(|| BagError::Items(damaged("a fold has no state")))
+            }
+        }
+    }
+
+    /// A [`fold`](Bag::fold) for each key. The keys come in no promised order, but always in the same.
+    pub fn foldby<U, K, S, P, Q>(
+        self,
+        key: TaskFn<(Ref<U>,), K>,
+        zero: S,
+        op: TaskFn<(S, P), S>,
+        combine: TaskFn<(S, Q), S>,
+    ) -> Bag<(K, S)>
+    where
+        U: ToOwned<Owned = T> + ?Sized + 'static,
+        K: Data,
+        S: Data,
+        P: Param<Item = T>,
+        Q: Param<Item = S>,
+    {
+        let group = || {
+            let (key, op, combine) = (key.reference()?, op.reference()?, combine.reference()?);
+            Ok(Group::FoldBy { key, zero: encode_zero(&zero)?, op, combine })
+        };
+        let (group, parts) = (group(), self.parts.unwrap_or(1));
+        let input = self.plan.clone();
+        self.regrouped(group.map(|group| Source::Grouped { input, group, parts }))
+    }
+
+    /// The distinct items, each with the number of times it comes.
+    pub fn frequencies(self) -> Bag<(T, u64)> {
+        let (input, parts) = (self.plan.clone(), self.parts.unwrap_or(1));
+        self.regrouped(Ok(Source::Grouped { input, group: Group::Frequencies, parts }))
+    }
+
+    /// The distinct items.
+    pub fn distinct(self) -> Bag<T> {
+        let (input, parts) = (self.plan.clone(), self.parts.unwrap_or(1));
+        self.regrouped(Ok(Source::Grouped { input, group: Group::Distinct, parts }))
+    }
+
+    /// Each item with each item of `other` that has the same key. The pairs come in no promised order.
+    pub fn join<B, U, V, K>(self, other: Bag<B>, key: TaskFn<(Ref<U>,), K>, other_key: TaskFn<(Ref<V>,), K>) -> Bag<(T, B)>
+    where
+        B: Data,
+        U: ToOwned<Owned = T> + ?Sized + 'static,
+        V: ToOwned<Owned = B> + ?Sized + 'static,
+        K: Data,
+    {
+        let parts = self.parts.unwrap_or_else(|| self.cluster.nthreads().max(1));
+        let left = self.plan.clone();
+        let problem = other.problem;
+        let keys = || match problem {
+            Some(problem) => Err(problem),
+            None => Ok((key.reference()?, other_key.reference()?)),
+        };
+        let keys = keys();
+        self.regrouped(keys.map(|(left_key, right_key)| Source::Joined { left, right: other.plan, left_key, right_key, parts }))
+    }
+
+    /// The `k` items with the largest keys, largest first, of equals the earliest first. For the smallest let the key be
+    /// a [`Reverse`](std::cmp::Reverse).
+    pub async fn topk<U, K>(&self, k: usize, key: TaskFn<(Ref<U>,), K>) -> Result<Vec<T>, BagError>
+    where
+        U: ToOwned<Owned = T> + ?Sized + 'static,
+        K: Ord + 'static,
+    {
+        let end = End::TopK { key: key.reference()?, limit: k as u64 };
+        match self.met(&end, &end).await? {
+            None => Ok(Vec::new()),
+            Some(largest) => items(&largest).map_err(BagError::Items),
+        }
+    }
+
+    /// All items, in order.
+    pub async fn collect(&self) -> Result<Vec<T>, BagError> {
+        let outputs = self.computed(&End::Collect { limit: u64::MAX }).await?;
+        let mut all = Vec::new();
+        for output in outputs {
+            all.extend(self.taken(&output).await?);
+        }
+        Ok(all)
+    }
+
+    /// The first `count` items, in order. Computes one partition, then more if there are too few.
+    pub async fn take(&self, count: usize) -> Result<Vec<T>, BagError> {
+        let partitions = self.run()?.partitions(&self.plan).await?;
+        let mut first = Vec::new();
+        let (mut at, mut together) = (0, 1);
+        while at < partitions && first.len() < count {
+            let end = End::Collect { limit: (count - first.len()) as u64 };
+            let mut run = self.run()?;
+            let outputs = run.lower(&self.plan, &end, Some(at..at + together)).await?;
+            for output in run.gather(outputs).await? {
+                first.extend(self.taken(&output).await?);
+            }
+            at += together;
+            together *= 2;
+        }
+        first.truncate(count);
+        Ok(first)
+    }
+
+    /// Computes the items once and keeps them on the workers as long as the returned bag or a clone of it is held.
+    /// Returns as soon as the tasks are submitted; an error shows when the bag is used.
+    pub async fn persist(&self) -> Result<Bag<T>, BagError> {
+        if self.untyped_rows().is_some() {
+            return Err(BagError::Untyped);
+        }
+        let outputs = self.run()?.lower(&self.plan, &End::Collect { limit: u64::MAX }, None).await?;
+        Ok(Bag::from_source(&self.cluster, Source::Kept(outputs)))
+    }
+
+    /// The files and columns, if the items are records that no closure has given a type.
+    fn untyped_rows(&self) -> Option<(&CsvFiles, Wanted)> {
+        match &*self.plan.source {
+            Source::Csv { files, wanted } if self.plan.steps.is_empty() => Some((files, *wanted)),
+            _ => None,
+        }
+    }
+
+    /// The items of a collected output.
+    async fn taken(&self, output: &Buckets) -> Result<Vec<T>, BagError> {
+        let Some((files, wanted)) = self.untyped_rows() else { return items(output).map_err(BagError::Items) };
+        let scanned = files.scan().await?;
+        let path = scanned.files.first().map_or("", |(file, _)| &file.path);
+        let numbers = wanted.numbers(&scanned.columns, path, files.missing_columns())?;
+        let header = ByteRecord::from(names(&scanned.columns, &numbers));
+        let rows = |output: &Buckets| {
+            let mut rows = Vec::new();
+            for bucket in &output.0 {
+                for item in bucket.items.items().map_err(BagError::Items)? {
+                    let (offset, row) = row_fields(item).map_err(BagError::Items)?;
+                    let row = row.deserialize(Some(&header)).map_err(|error| CsvError::Record {
+                        path: files.pattern().to_owned(),
+                        offset,
+                        message: misfit(&header, &error),
+                    });
+                    rows.push(row?);
+                }
+            }
+            Ok(rows)
+        };
+        rows(output)
+    }
+}
+
+/// The items of an output, keyed ones with their keys.
+fn items<T: DeserializeOwned>(output: &Buckets) -> Result<Vec<T>, FailureCause> {
+    let mut all = Vec::new();
+    let mut scratch = Vec::new();
+    for bucket in &output.0 {
+        if bucket.keys.is_none() {
+            all.extend(bucket.items.decode::<T>()?);
+            continue;
+        }
+        for (key, item) in bucket.pairs()? {
+            scratch.clear();
+            scratch.extend_from_slice(key);
+            scratch.extend_from_slice(item);
+            all.push(decode(&scratch)?);
+        }
+    }
+    Ok(all)
+}
+
+fn damaged(message: &str) -> FailureCause {
+    FailureCause::Codec { message: message.to_owned() }
+}
+
+fn encode_zero<T: Data>(value: &T) -> Result<Vec<u8>, CodecError> {
+    postcard::to_stdvec(value)
+        .map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source })
+}

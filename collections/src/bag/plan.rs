@@ -1,0 +1,110 @@
+//! What a bag is before it is computed: a source, and the steps that its items go through.
+//!
+//! [`Plan`] is the client's; [`StageSpec`] and [`MergeSpec`] are what a worker is told. Types are gone here: a closure is
+//! an id and its encoded captures.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use starling_runtime::task::Future;
+use starling_runtime::task::items::{Buckets, FnRef, ItemBlock};
+
+use super::text::{TextFiles, TextRange};
+use crate::csv::{CsvFiles, FileStamp, Range, Wanted};
+
+/// A bag without its type.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) source: Arc<Source>,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Where items come from.
+pub(crate) enum Source {
+    /// Records of CSV files.
+    Csv { files: CsvFiles, wanted: Wanted },
+    /// Lines of text files.
+    Text(TextFiles),
+    /// The client's own items, a block for each partition.
+    Items(Vec<ItemBlock>),
+    /// Outputs that the cluster keeps, one for each partition.
+    Kept(Vec<Future<Buckets>>),
+    /// What another bag's items give when they are grouped, in so many partitions.
+    Grouped { input: Plan, group: Group, parts: u32 },
+    /// The pairs of two bags' items with equal keys, in so many partitions.
+    Joined { left: Plan, right: Plan, left_key: FnRef, right_key: FnRef, parts: u32 },
+}
+
+/// How items are grouped.
+pub(crate) enum Group {
+    FoldBy { key: FnRef, zero: Vec<u8>, op: FnRef, combine: FnRef },
+    Frequencies,
+    Distinct,
+}
+
+/// What an item goes through on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Map(FnRef),
+    Filter(FnRef),
+    FlatMap(FnRef),
+    TryMap(FnRef),
+}
+
+/// One task: reads a partition, takes its items through the steps, and makes something of them at the end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StageSpec {
+    pub(crate) source: StageSource,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) end: End,
+}
+
+/// A partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum StageSource {
+    /// The task's inputs.
+    Inputs,
+    /// An exact range of a CSV file.
+    Csv(CsvRange),
+    /// A range of a text file.
+    Text(TextRange),
+}
+
+/// An exact range of a CSV file and the columns that are wanted of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CsvRange {
+    pub(crate) file: FileStamp,
+    pub(crate) range: Range,
+    /// How many columns the file has.
+    pub(crate) total: u32,
+    /// The numbers of the wanted ones.
+    pub(crate) numbers: Vec<u32>,
+    /// Their names.
+    pub(crate) names: Vec<String>,
+}
+
+/// What is made of a stage's items.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum End {
+    /// Their number.
+    Count,
+    /// The first of them.
+    Collect { limit: u64 },
+    /// How often each comes, or only which there are.
+    Frequencies { buckets: u32, counted: bool },
+    /// A fold; without a zero (encoded) the first item is the state.
+    Fold { op: FnRef, zero: Option<Vec<u8>> },
+    /// A fold for each key.
+    FoldBy { key: FnRef, zero: Vec<u8>, op: FnRef, buckets: u32 },
+    /// The items themselves, split by key.
+    Partition { key: FnRef, buckets: u32 },
+    /// Those with the largest keys.
+    TopK { key: FnRef, limit: u64 },
+}
+
+/// How keyed outputs of several tasks become one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum MergeSpec {
+    Frequencies { counted: bool },
+    FoldBy { combine: FnRef },
+}

@@ -1,0 +1,172 @@
+//! What is here, what is awaited, and by whom.
+
+use smallvec::SmallVec;
+
+use crate::ids::{TaskId, WorkerId};
+use crate::wire::{FromWorker, InputAt, Priority};
+
+use super::{AssignedState, Effect, Worker};
+
+/// A list of waiting assignments is searched for dropped ones only when it is longer than this.
+const WAITING_COMPACTED_MIN: usize = 16;
+
+/// An output in the store.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) nbytes: u64,
+    /// How many input edges of assignments, cancelled ones on a thread included, lead here.
+    pub(super) users: u32,
+    /// Whether it goes as soon as nothing needs or writes it.
+    pub(super) is_doomed: bool,
+}
+
+/// An output that is not here and is needed, or in flight.
+#[derive(Debug)]
+pub(super) struct Missing {
+    pub(super) place: Place,
+    pub(super) nbytes: u64,
+    /// The lowest of those that wait for it.
+    pub(super) priority: Priority,
+    /// Who may have it and was not asked.
+    pub(super) untried: SmallVec<[WorkerId; 2]>,
+    /// Who was asked in vain, or cannot be asked.
+    pub(super) tried: SmallVec<[WorkerId; 2]>,
+    /// How many input edges of assignments wait for it; 0 only in flight.
+    pub(super) users: u32,
+    /// The assignments that wait, with their serials, once an edge; some may have been dropped.
+    waiting: SmallVec<[(TaskId, u64); 1]>,
+}
+
+/// Where an output that is not here is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Something stale of the same id is under way.
+    Blocked,
+    /// To be asked for: it is in the queue of every untried holder.
+    Fetch,
+    /// Asked of this worker.
+    Flight { from: WorkerId },
+}
+
+impl Worker {
+    /// An assignment waits for this input.
+    pub(super) fn await_input(&mut self, input: &InputAt, task: TaskId, serial: u64, priority: Priority) {
+        let is_blocked = self.stale.contains_key(&input.task);
+        let is_new = !self.missing.contains_key(&input.task);
+        let missing = self.missing.entry(input.task).or_insert_with(|| Missing {
+            place: if is_blocked { Place::Blocked } else { Place::Fetch },
+            nbytes: input.nbytes,
+            priority,
+            untried: SmallVec::new(),
+            tried: SmallVec::new(),
+            users: 0,
+            waiting: SmallVec::new(),
+        });
+        missing.users += 1;
+        missing.waiting.push((task, serial));
+        let mut is_changed = is_new || priority < missing.priority;
+        missing.priority = missing.priority.min(priority);
+        for holder in &input.holders {
+            // What the scheduler says now is newer than what an earlier try has shown.
+            missing.tried.retain(|tried| tried != holder);
+            if missing.place != (Place::Flight { from: *holder }) && !missing.untried.contains(holder) {
+                missing.untried.push(*holder);
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            self.enqueue(input.task);
+        }
+    }
+
+    /// An output is now in the store: assignments that waited for it come a step nearer.
+    pub(super) fn take_in(&mut self, task: TaskId, nbytes: u64, is_doomed: bool) {
+        let held = self.memory.entry(task).or_insert(Held { nbytes, users: 0, is_doomed });
+        held.nbytes = nbytes;
+        held.is_doomed &= is_doomed;
+        let Some(missing) = self.missing.get_mut(&task) else { return };
+        held.users += std::mem::take(&mut missing.users);
+        let waiting = std::mem::take(&mut missing.waiting);
+        if !matches!(missing.place, Place::Flight { .. }) {
+            self.missing.remove(&task);
+        }
+        for (waiter, serial) in waiting {
+            self.come_nearer(waiter, Some(serial));
+        }
+    }
+
+    /// An assignment has one thing less to wait for. The serial says which assignment of the task is meant.
+    pub(super) fn come_nearer(&mut self, task: TaskId, serial: Option<u64>) {
+        let Some(assigned) = self.assignments.get_mut(&task) else { return };
+        if serial.is_some_and(|serial| serial != assigned.serial) {
+            return;
+        }
+        if let AssignedState::Waiting { missing } = &mut assigned.state {
+            *missing -= 1;
+            if *missing == 0 {
+                self.make_ready(task);
+            }
+        }
+    }
+
+    /// These inputs are not needed any more by one assignment.
+    pub(super) fn release_inputs(&mut self, inputs: &[TaskId], effects: &mut Vec<Effect>) {
+        for input in inputs {
+            if let Some(held) = self.memory.get_mut(input) {
+                held.users -= 1;
+                self.free_if_doomed(*input, effects);
+            } else if let Some(missing) = self.missing.get_mut(input) {
+                missing.users -= 1;
+                if missing.users == 0 && !matches!(missing.place, Place::Flight { .. }) {
+                    self.missing.remove(input);
+                } else if missing.waiting.len() > WAITING_COMPACTED_MIN + 2 * missing.users as usize {
+                    let assignments = &self.assignments;
+                    missing.waiting.retain(|(task, serial)| {
+                        assignments.get(task).is_some_and(|assigned| assigned.serial == *serial)
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether a fetch or an execution may put this output into the store at any moment: then it must not be freed, or
+    /// what they have just put there would go.
+    pub(super) fn may_be_written(&self, task: TaskId) -> bool {
+        self.running.contains_key(&task)
+            || self.stale.contains_key(&task)
+            || self.missing.get(&task).is_some_and(|missing| matches!(missing.place, Place::Flight { .. }))
+    }
+
+    pub(super) fn free_if_doomed(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        let is_due = self.memory.get(&task).is_some_and(|held| held.is_doomed && held.users == 0);
+        if is_due && !self.may_be_written(task) {
+            self.memory.remove(&task);
+            effects.push(Effect::Free { task });
+        }
+    }
+
+    /// Gives the assignments back that wait for an output which nobody is left to be asked for.
+    pub(super) fn give_up_if_nowhere(&mut self, input: TaskId, effects: &mut Vec<Effect>) {
+        let Some(missing) = self.missing.get_mut(&input).filter(|missing| missing.place == Place::Fetch) else {
+            return;
+        };
+        let peers = &self.peers;
+        if missing.untried.iter().any(|holder| peers.contains_key(holder)) {
+            return;
+        }
+        let Some(mut missing) = self.missing.remove(&input) else { return };
+        missing.tried.append(&mut missing.untried);
+        for (task, serial) in missing.waiting {
+            let Some(assigned) = self.assignments.get(&task).filter(|assigned| assigned.serial == serial) else {
+                continue;
+            };
+            let attempt = assigned.attempt;
+            self.drop_assignment(task, effects);
+            effects.push(Effect::ToScheduler(FromWorker::InputsMissing {
+                task,
+                attempt,
+                missing: vec![(input, missing.tried.clone())],
+            }));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A simulated node: the real worker machine, with a store and threads around it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use starling_core::ids::{NodeId, TaskId, Time, WorkerId};
+use starling_core::wire::{FromWorker, ToWorker, WorkerInfo};
+use starling_core::worker::{Config, Effect, Event, Execution, Outcome, Worker};
+
+use crate::cluster::node_id;
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::work::{self, FAIL, FLAKY, Payload};
+
+/// What a node does some time after its machine has asked for it.
+#[derive(Debug)]
+pub(crate) enum Deed {
+    /// Its request for outputs arrives at a peer.
+    Ask { from: WorkerId, peer: NodeId, tasks: Vec<TaskId> },
+    /// The answer arrives.
+    Store { from: WorkerId, values: Vec<(TaskId, Option<u64>)> },
+    /// A thread is done with a task.
+    Compute(Running),
+    /// The machine hears of something.
+    Report(Event),
+}
+
+/// So many microseconds from now, this happens.
+pub(crate) type Due = (u64, Deed);
+
+/// A task on a thread. It has taken its inputs out of the store when it began.
+#[derive(Debug)]
+pub(crate) struct Running {
+    execution: Execution,
+    inputs: Vec<u64>,
+    run_us: u64,
+}
+
+/// A node.
+#[derive(Debug)]
+pub(crate) struct SimNode {
+    number: u8,
+    config: Config,
+    machine: Worker,
+    effects: Vec<Effect>,
+    pub(crate) store: BTreeMap<TaskId, u64>,
+    pub(crate) is_alive: bool,
+    /// Counts crashes: what was under way before one never ends.
+    pub(crate) life: u32,
+    /// Its current registration.
+    pub(crate) session: Option<WorkerId>,
+}
+
+impl SimNode {
+    pub(crate) fn new(number: u8, plan: &Plan, rng: &mut Rng) -> SimNode {
+        let config = Config {
+            node: node_id(number),
+            nthreads: rng.between(1, plan.nthreads_max) as u32,
+            fetches_max: plan.fetches_max,
+            fetch_bytes_max: plan.fetch_bytes_max,
+        };
+        SimNode {
+            number,
+            machine: Worker::new(config.clone()),
+            config,
+            effects: Vec::new(),
+            store: BTreeMap::new(),
+            is_alive: false,
+            life: 0,
+            session: None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.config.node
+    }
+
+    pub(crate) fn info(&self) -> WorkerInfo {
+        WorkerInfo {
+            node: self.config.node,
+            name: format!("node-{}", self.number),
+            nthreads: self.config.nthreads,
+            memory_limit: 0,
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: Time, event: Event) {
+        self.machine.handle(now, event, &mut self.effects);
+        if !cfg!(debug_assertions) {
+            self.machine.check_invariants();
+        }
+    }
+
+    pub(crate) fn hear(&mut self, now: Time, message: ToWorker) -> Result<(), String> {
+        self.handle(now, Event::FromScheduler(message));
+        Ok(())
+    }
+
+    /// A client puts a value here.
+    pub(crate) fn put(&mut self, now: Time, task: TaskId, value: u64) {
+        if !self.machine.accepts(task) {
+            return;
+        }
+        self.store.insert(task, value);
+        self.handle(now, Event::Stored { task, nbytes: work::nbytes(value) });
+    }
+
+    /// Performs the effects: what is to be said, and what happens when.
+    pub(crate) fn take_effects(&mut self, plan: &Plan, rng: &mut Rng) -> Result<(Vec<FromWorker>, Vec<Due>), String> {
+        let (mut said, mut deeds) = (Vec::new(), Vec::new());
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::ToScheduler(message) => said.push(message),
+                Effect::Fetch { from, node, tasks } => {
+                    deeds.push((rng.between(1, plan.delay_max_us), Deed::Ask { from, peer: node, tasks }));
+                }
+                Effect::Execute(execution) => {
+                    let run_us = rng.between(0, plan.run_max_us);
+                    deeds.push((run_us, Deed::Compute(self.begin(execution, run_us)?)));
+                }
+                Effect::Free { task } => {
+                    self.store.remove(&task);
+                }
+            }
+        }
+        Ok((said, deeds))
+    }
+
+    fn begin(&self, execution: Execution, run_us: u64) -> Result<Running, String> {
+        let input = |task: &TaskId| {
+            self.store.get(task).copied().ok_or_else(|| format!("{} runs without its input {task}", execution.task))
+        };
+        let inputs = execution.inputs.iter().map(input).collect::<Result<_, _>>()?;
+        Ok(Running { inputs, run_us, execution })
+    }
+
+    /// A thread is done: its result is in the store, and the machine will hear of it. `runs` says how often each task
+    /// has run anywhere, for those that fail at first.
+    pub(crate) fn compute(&mut self, running: &Running, runs: &mut BTreeMap<TaskId, u8>) -> Result<Deed, String> {
+        let execution = &running.execution;
+        let payload = Payload::decode(&execution.payload).ok_or("a payload was changed on its way")?;
+        let runs = runs.entry(execution.task).or_default();
+        *runs = runs.saturating_add(1);
+        let fails = execution.kind == FAIL || (execution.kind == FLAKY && *runs <= payload.failures);
+        let outcome = if fails {
+            Outcome::Failed { name: "fail".to_owned(), cause: work::failure() }
+        } else {
+            let value = work::result(payload, &running.inputs);
+            self.store.insert(execution.task, value);
+            let inline =
+                (execution.inline_result && payload.is_small).then(|| Bytes::copy_from_slice(&value.to_le_bytes()));
+            Outcome::Stored { nbytes: work::nbytes(value), inline }
+        };
+        let (task, attempt, run_us) = (execution.task, execution.attempt, running.run_us);
+        Ok(Deed::Report(Event::Executed { task, attempt, run_us, outcome }))
+    }
+
+    pub(crate) fn store_fetched(&mut self, from: WorkerId, values: Vec<(TaskId, Option<u64>)>) -> Deed {
+        let outcome = values
+            .into_iter()
+            .map(|(task, value)| {
+                if let Some(value) = value {
+                    self.store.insert(task, value);
+                }
+                (task, value.map(work::nbytes))
+            })
+            .collect();
+        Deed::Report(Event::Fetched { from, outcome })
+    }
+
+    /// The process is killed. Gives the registration that is lost with it.
+    pub(crate) fn crash(&mut self, plan: &Plan, rng: &mut Rng) -> Option<WorkerId> {
+        let session = self.session.take();
+        let life = self.life + 1;
+        *self = SimNode { life, ..SimNode::new(self.number, plan, rng) };
+        session
+    }
+
+    /// The link to the scheduler breaks. Gives the registration that is lost with it.
+    pub(crate) fn lose_link(&mut self, now: Time) -> Option<WorkerId> {
+        if self.session.is_some() {
+            self.handle(now, Event::SchedulerLost);
+        }
+        self.session.take()
+    }
+
+    /// Whether nothing is left here that nobody needs.
+    pub(crate) fn check_empty(&self, is_orphan: impl Fn(TaskId) -> bool) -> Result<(), String> {
+        let number = self.number;
+        if let Some(task) = self.store.keys().find(|task| !is_orphan(**task)) {
+            return Err(format!(
+                "node {number} still stores {task}: its machine knows {:?}",
+                self.machine.holds(*task)
+            ));
+        }
+        if let Some((task, _)) = self.machine.has_what().into_iter().find(|(task, _)| !is_orphan(*task)) {
+            return Err(format!("node {number} believes to hold {task}"));
+        }
+        let (assigned, executing) = (self.machine.assignments_len(), self.machine.executing_len());
+        if assigned + executing + self.machine.fetches_len() > 0 {
+            return Err(format!("node {number} still has {assigned} assignments and runs {executing}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! What the simulated tasks compute: a number that follows from their payload and inputs, so that the oracle knows it.
+
+use bytes::Bytes;
+use starling_core::failure::FailureCause;
+use starling_core::ids::KindId;
+use starling_core::wire::KindInfo;
+
+use crate::rng::mix;
+
+/// Mixes its payload and inputs.
+pub const MIX: KindId = KindId(1);
+/// Always fails.
+pub const FAIL: KindId = KindId(2);
+/// Fails as often as its payload says, then mixes.
+pub const FLAKY: KindId = KindId(3);
+/// A kind that no node holds.
+pub const UNKNOWN: KindId = KindId(99);
+
+/// The kinds that every node holds.
+pub fn kinds() -> Vec<KindInfo> {
+    [(MIX, "mix"), (FAIL, "fail"), (FLAKY, "flaky")]
+        .map(|(kind, name)| KindInfo { kind, name: name.to_owned(), signature: "fn(..) -> u64".to_owned() })
+        .to_vec()
+}
+
+/// What a task is told: a salt, how often it fails first, and whether its result is small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Makes the result differ from that of every other task.
+    pub salt: u64,
+    /// How many executions fail before one succeeds, if the kind is [`FLAKY`].
+    pub failures: u8,
+    /// Whether the result may ride in the completion.
+    pub is_small: bool,
+}
+
+impl Payload {
+    /// The encoded payload.
+    pub fn encode(self) -> Bytes {
+        let mut bytes = self.salt.to_le_bytes().to_vec();
+        bytes.extend([self.failures, u8::from(self.is_small)]);
+        Bytes::from(bytes)
+    }
+
+    /// The payload of an assignment.
+    pub fn decode(bytes: &[u8]) -> Option<Payload> {
+        let (salt, rest) = bytes.split_first_chunk::<8>()?;
+        let [failures, is_small] = rest else { return None };
+        Some(Payload { salt: u64::from_le_bytes(*salt), failures: *failures, is_small: *is_small != 0 })
+    }
+}
+
+/// The result of a task that does not fail.
+pub fn result(payload: Payload, inputs: &[u64]) -> u64 {
+    inputs.iter().fold(mix(payload.salt), |sum, input| mix(sum.rotate_left(7) ^ input))
+}
+
+/// The size that a value is said to have, in bytes.
+pub fn nbytes(value: u64) -> u64 {
+    match value % 10 {
+        0 => 0,
+        1..=5 => value / 10 % 1_000,
+        _ => value / 10 % 10_000_000,
+    }
+}
+
+/// What a failing task says.
+pub fn failure() -> FailureCause {
+    FailureCause::Error { message: "the task was made to fail".to_owned(), sources: vec!["by the plan".to_owned()] }
+}
