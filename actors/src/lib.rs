@@ -8,7 +8,7 @@ mod cluster;
 mod host;
 mod link;
 mod node;
-
+mod registry_actor;
 mod scheduler_actor;
 mod served;
 mod worker_actor;

@@ -24,6 +24,8 @@ pub(crate) enum Hello {
     Worker { info: WorkerInfo, kinds: Vec<KindInfo> },
     /// To the scheduler: a client wants to submit.
     Client { name: String },
+    /// To any node but a client: let us tell each other what we know of data locations. Has no answer.
+    Registry,
 }
 
 /// The answer to a [`Hello`].

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_core::ids::{NodeId, Term};
+use starling_core::ids::{NodeId, TaskId, Term};
 use starling_core::scheduler::{self, Scheduler};
 use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
@@ -20,18 +20,24 @@ use tokio::time::timeout;
 
 use crate::host::ActorHost;
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
+use crate::registry_actor::{self, LocationView, RegistryActor};
 use crate::scheduler_actor::{self, SchedulerActor};
 use crate::served::ServedStore;
 use crate::worker_actor::{self, WorkerActor};
 
 /// How many inputs wait for an actor before its peers' streams stand still.
 const INBOX_FULL: usize = 4096;
+/// How many threads a worker may have.
+const NTHREADS_MAX: u32 = 4096;
 /// How long a peer may take to answer a hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many workers may be lost while they run a task before the task is given up.
 const ALLOWED_FAILURES: u32 = 3;
+
+/// How much work each of a worker's threads has in hand, in microseconds: a few wake-ups' worth.
+const RUN_AHEAD_US: u64 = 500;
 
 /// What a node does for the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +114,7 @@ pub enum Stopped {
 pub struct Node {
     mesh: Mesh,
     store: Arc<Store>,
+    locations: LocationView,
     /// Keeps the actors' system alive.
     _host: ActorHost,
     stopped: watch::Receiver<Option<Stopped>>,
@@ -150,23 +157,29 @@ impl Node {
     ) -> Result<Node, NodeError> {
         let joined = join_any(&mesh, &config.join).await?;
         let host = ActorHost::start()?;
+        let locations = LocationView::default();
+        let registry = {
+            let (mesh, view) = (mesh.clone(), locations.clone());
+            let runtime = tokio::runtime::Handle::current();
+            host.spawn("registry", INBOX_FULL, move |inbox| RegistryActor::new(mesh, view, inbox, runtime))?
+        };
         let (stop, stopped) = watch::channel(None);
         let mut tasks = Vec::new();
         match config.role {
             NodeRole::Scheduler => {
                 let inbox = spawn_scheduler(&host)?;
-                tasks.push(tokio::spawn(watch_mesh(events, Some(inbox))));
+                tasks.push(tokio::spawn(watch_mesh(events, Some(inbox), registry)));
             }
             NodeRole::Worker => {
-                tasks.push(tokio::spawn(watch_mesh(events, None)));
-                let inbox = spawn_worker(&host, &config, &mesh, &store)?;
+                tasks.push(tokio::spawn(watch_mesh(events, None, registry.clone())));
+                let inbox = spawn_worker(&host, &config, &mesh, &store, registry)?;
                 served.tell(inbox.clone());
                 let worker = WorkerLoop {
                     inbox,
                     info: WorkerInfo {
                         node: mesh.node(),
                         name: config.name.clone(),
-                        nthreads: config.nthreads.max(1),
+                        nthreads: config.nthreads.clamp(1, NTHREADS_MAX),
                         memory_limit: config.memory_limit,
                     },
                     mesh: mesh.clone(),
@@ -181,7 +194,7 @@ impl Node {
             }
         }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop)));
-        Ok(Node { mesh, store, _host: host, stopped, tasks })
+        Ok(Node { mesh, store, locations, _host: host, stopped, tasks })
     }
 
     /// This node's id.
@@ -202,6 +215,13 @@ impl Node {
     /// The values that it holds.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Who holds the output of `task`, with its size in bytes, as far as this node has heard: a hint. Outputs of up to
+    /// [`INLINE_RESULT_BYTES_MAX`](starling_core::wire::INLINE_RESULT_BYTES_MAX) bytes are not told around; the client's
+    /// `who_has` asks the scheduler, which knows all of them.
+    pub fn who_has(&self, task: TaskId) -> Vec<(NodeId, u64)> {
+        self.locations.who_has(task)
     }
 
     /// Waits until the node has stopped by itself.
@@ -253,10 +273,12 @@ fn spawn_worker(
     config: &NodeConfig,
     mesh: &Mesh,
     store: &Arc<Store>,
+    registry: Inbox<registry_actor::Input>,
 ) -> Result<Inbox<worker_actor::Input>, NodeError> {
-    let nthreads = config.nthreads.max(1);
+    let nthreads = config.nthreads.clamp(1, NTHREADS_MAX);
     let machine =
-        Worker::new(worker::Config { node: mesh.node(), nthreads, fetches_max: 8, fetch_bytes_max: 64 << 20 });
+        Worker::new(worker::Config { node: mesh.node(), nthreads, fetches_max: 8, fetch_bytes_max: 64 << 20 })
+            .run_ahead(RUN_AHEAD_US);
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
@@ -269,8 +291,9 @@ fn spawn_worker(
         }
     })?;
     let (mesh, store) = (mesh.clone(), store.clone());
-    let inbox = host
-        .spawn("worker", INBOX_FULL, move |inbox| WorkerActor::new(machine, inbox, executor, store, mesh, runtime))?;
+    let inbox = host.spawn("worker", INBOX_FULL, move |inbox| {
+        WorkerActor::new(machine, inbox, registry, executor, store, mesh, runtime)
+    })?;
     // Set before any task can be assigned, since registration follows.
     let _ = inbox_slot.set(inbox.clone());
     Ok(inbox)
@@ -284,21 +307,30 @@ async fn watch_faults(mut fault: watch::Receiver<Option<&'static str>>, stop: wa
     }
 }
 
-/// Takes what the mesh tells: links go to the scheduler if there is one here, and are refused if not.
-async fn watch_mesh(mut events: mpsc::Receiver<MeshEvent>, scheduler: Option<Inbox<scheduler_actor::Input>>) {
+/// Takes what the mesh tells. Links of workers and clients go to the scheduler if there is one here, and are refused if
+/// not.
+async fn watch_mesh(
+    mut events: mpsc::Receiver<MeshEvent>,
+    scheduler: Option<Inbox<scheduler_actor::Input>>,
+    registry: Inbox<registry_actor::Input>,
+) {
     while let Some(event) = events.recv().await {
         match event {
             MeshEvent::MemberUp(member) => {
                 tracing::info!(node = %member.node, name = %member.info.name, role = ?member.info.role, "member up");
+                if member.info.role != Role::Client {
+                    registry.push(registry_actor::Input::NodeUp(member.node));
+                }
             }
             MeshEvent::MemberDown { node, reason } => {
                 tracing::info!(%node, ?reason, "member down");
+                registry.push(registry_actor::Input::NodeDown(node));
                 if let Some(scheduler) = &scheduler {
                     scheduler.push(scheduler_actor::Input::NodeDown { node });
                 }
             }
             MeshEvent::Link { link, hello } => {
-                tokio::spawn(accept(link, hello, scheduler.clone()));
+                tokio::spawn(accept(link, hello, scheduler.clone(), registry.clone()));
             }
             MeshEvent::Refused { addr, refusal } => tracing::warn!(%addr, %refusal, "a peer was not admitted"),
         }
@@ -306,8 +338,14 @@ async fn watch_mesh(mut events: mpsc::Receiver<MeshEvent>, scheduler: Option<Inb
 }
 
 /// Answers the hello of a link that another node opened, and serves it to its end.
-async fn accept(link: Link, hello: Bytes, scheduler: Option<Inbox<scheduler_actor::Input>>) {
+async fn accept(
+    link: Link,
+    hello: Bytes,
+    scheduler: Option<Inbox<scheduler_actor::Input>>,
+    registry: Inbox<registry_actor::Input>,
+) {
     let refusal = match (postcard::from_bytes::<Hello>(&hello), scheduler) {
+        (Ok(Hello::Registry), _) => return registry_actor::serve(link, registry).await,
         (Ok(Hello::Worker { info, kinds }), Some(scheduler)) => {
             if info.node != link.peer {
                 Refusal::BadHello
@@ -330,7 +368,7 @@ async fn accept(link: Link, hello: Bytes, scheduler: Option<Inbox<scheduler_acto
 
 async fn serve_worker(link: Link, mut info: WorkerInfo, inbox: Inbox<scheduler_actor::Input>) {
     use scheduler_actor::Input;
-    info.nthreads = info.nthreads.clamp(1, 4096);
+    info.nthreads = info.nthreads.clamp(1, NTHREADS_MAX);
     let outbox = Outbox::new();
     let (welcome, worker) = oneshot::channel();
     inbox.extend_when_free([Input::WorkerLink { info, outbox: outbox.clone(), welcome }]).await;

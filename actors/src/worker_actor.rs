@@ -1,6 +1,6 @@
 //! The worker's actor: the machine between the scheduler's link, the executor's threads and the mesh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::host::Wake;
 use crate::link::Outbox;
+use crate::registry_actor;
 
 /// What reaches the worker's actor.
 pub(crate) enum Input {
@@ -33,6 +34,9 @@ pub(crate) enum Input {
 pub(crate) struct WorkerActor {
     machine: Worker,
     inbox: Inbox<Input>,
+    registry: Inbox<registry_actor::Input>,
+    /// The outputs that other nodes are told of.
+    published: HashSet<TaskId>,
     started: Instant,
     executor: Executor,
     store: Arc<Store>,
@@ -45,12 +49,14 @@ pub(crate) struct WorkerActor {
     inputs: Vec<Input>,
     effects: Vec<Effect>,
     to_scheduler: Vec<FromWorker>,
+    to_registry: Vec<(TaskId, Option<u64>)>,
 }
 
 impl WorkerActor {
     pub(crate) fn new(
         machine: Worker,
         inbox: Inbox<Input>,
+        registry: Inbox<registry_actor::Input>,
         executor: Executor,
         store: Arc<Store>,
         mesh: Mesh,
@@ -59,6 +65,8 @@ impl WorkerActor {
         WorkerActor {
             machine,
             inbox,
+            registry,
+            published: HashSet::new(),
             started: Instant::now(),
             executor,
             store,
@@ -68,6 +76,7 @@ impl WorkerActor {
             inputs: Vec::new(),
             effects: Vec::new(),
             to_scheduler: Vec::new(),
+            to_registry: Vec::new(),
         }
     }
 
@@ -84,7 +93,12 @@ impl WorkerActor {
                     self.event(Event::FromScheduler(message));
                 }
             }
-            Input::Event(event) => self.event(event),
+            Input::Event(event) => {
+                if let Event::Stored { task, nbytes } = event {
+                    self.publish(task, nbytes);
+                }
+                self.event(event);
+            }
             Input::SchedulerLost => {
                 self.perform();
                 self.outbox = None;
@@ -97,7 +111,14 @@ impl WorkerActor {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::ToScheduler(message) => self.to_scheduler.push(message),
+                Effect::ToScheduler(message) => {
+                    match message {
+                        FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
+                        FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
+                        _ => {}
+                    }
+                    self.to_scheduler.push(message);
+                }
                 Effect::Fetch { from, node, tasks } => self.fetch(from, node, tasks),
                 Effect::Execute(execution) => {
                     if let Err(execution) = self.executor.execute(execution) {
@@ -116,17 +137,30 @@ impl WorkerActor {
                         }));
                     }
                 }
-                Effect::Free { task } => self.store.remove(task),
+                Effect::Free { task } => {
+                    self.store.remove(task);
+                    if self.published.remove(&task) {
+                        self.to_registry.push((task, None));
+                    }
+                }
             }
         }
         self.effects = effects;
-        if self.to_scheduler.is_empty() {
-            return;
+        if !self.to_registry.is_empty() {
+            self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
         }
-        let messages = std::mem::take(&mut self.to_scheduler);
-        if let Some(outbox) = &self.outbox {
-            // If it is closed, the reader of the same link tells so.
-            let _ = outbox.send(messages);
+        if !self.to_scheduler.is_empty() {
+            let messages = std::mem::take(&mut self.to_scheduler);
+            if let Some(outbox) = &self.outbox {
+                // If it is closed, the reader of the same link tells so.
+                let _ = outbox.send(messages);
+            }
+        }
+    }
+
+    fn publish(&mut self, task: TaskId, nbytes: u64) {
+        if registry_actor::is_published(nbytes) && self.published.insert(task) {
+            self.to_registry.push((task, Some(nbytes)));
         }
     }
 

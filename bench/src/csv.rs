@@ -1,5 +1,297 @@
-//! wip
-use crate::{measure::Plan, peers::Peer, report::Report};
-pub(crate) fn run(_: &Plan, _: &[Peer], _: &mut Report) -> anyhow::Result<()> {
+//! `bench csv`: queries over a large file of posts, by the public bags on a cluster of processes.
+//!
+//! Two files of the same size: in the clean one every record is a physical line, in the other quoted fields hold newlines
+//! as real bodies do. The generator knows what is true of them, and every answer is checked against that. Each run
+//! begins with nothing known of the file: finding where records begin is part of its time.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use starling::csv::{CsvFiles, CsvOptions};
+use starling::prelude::{BagError, Cluster, task};
+use starling::stackexchange::{Facts, GenerateOptions, Moment, QUESTION, generate, tags};
+
+use crate::measure::{Plan, Repeat};
+use crate::peers::{self, Ask, Peer};
+use crate::processes::NodeProcesses;
+use crate::report::{Line, Report, STARLING, tell};
+
+/// The subcommand's name in the lines.
+const BENCH: &str = "csv";
+const UNIT: &str = "GB/s";
+const NBYTES: u64 = 1_000_000_000;
+const NBYTES_QUICK: u64 = 150_000_000;
+/// How many tags are asked for.
+const TOP_TAGS: usize = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Query {
+    Count,
+    ByType,
+    TopTags,
+    Months,
+}
+
+impl Query {
+    const ALL: [Query; 4] = [Query::Count, Query::ByType, Query::TopTags, Query::Months];
+
+    fn name(self) -> &'static str {
+        match self {
+            Query::Count => "count",
+            Query::ByType => "by-type",
+            Query::TopTags => "top-tags",
+            Query::Months => "months",
+        }
+    }
+
+    /// Asks the cluster. The answer has the form of `counts.json`, as a driver's has.
+    async fn run(self, cluster: &Cluster, path: &str) -> Result<Value, BagError> {
+        let files = CsvFiles::new(cluster, path, CsvOptions::default());
+        match self {
+            Query::Count => Ok(json!({ "records": files.records::<Kind>().count().await? })),
+            Query::ByType => by_type(&files).await,
+            Query::TopTags => top_tags(&files).await,
+            Query::Months => months(&files).await,
+        }
+    }
+
+    /// The right answer.
+    fn truth(self, facts: &Facts) -> Value {
+        match self {
+            Query::Count => json!({ "records": facts.records }),
+            Query::ByType => json!({
+                "by_post_type": facts.by_post_type,
+                "score_sum_by_post_type": facts.score_sum_by_post_type,
+            }),
+            Query::TopTags => json!({ "top_tags": facts.top_tags }),
+            Query::Months => json!({ "questions_per_month": facts.questions_per_month }),
+        }
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Kind {
+    post_type_id: u32,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Scored {
+    post_type_id: u32,
+    score: Option<i64>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Tagged {
+    post_type_id: u32,
+    tags: Option<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Dated {
+    post_type_id: u32,
+    creation_date: Moment,
+}
+
+async fn by_type(files: &CsvFiles) -> Result<Value, BagError> {
+    let groups = files.records::<Scored>().foldby(
+        task!(|post: &Scored| post.post_type_id),
+        (0_u64, 0_i64),
+        task!(|sums: (u64, i64), post: &Scored| (sums.0 + 1, sums.1 + post.score.unwrap_or(0))),
+        task!(|a: (u64, i64), b: (u64, i64)| (a.0 + b.0, a.1 + b.1)),
+    );
+    let (mut counts, mut scores) = (BTreeMap::new(), BTreeMap::new());
+    for (kind, (count, score)) in groups.collect().await? {
+        counts.insert(kind, count);
+        scores.insert(kind, score);
+    }
+    Ok(json!({ "by_post_type": counts, "score_sum_by_post_type": scores }))
+}
+
+async fn top_tags(files: &CsvFiles) -> Result<Value, BagError> {
+    let top = files
+        .records::<Tagged>()
+        .filter(task!(|post: &Tagged| post.post_type_id == QUESTION))
+        .flat_map(task!(|post: Tagged| {
+            tags(post.tags.as_deref().unwrap_or("")).map(str::to_owned).collect::<Vec<_>>()
+        }))
+        .frequencies()
+        .topk(TOP_TAGS, task!(|tag: &(String, u64)| (tag.1, Reverse(tag.0.clone()))))
+        .await?;
+    Ok(json!({ "top_tags": top }))
+}
+
+async fn months(files: &CsvFiles) -> Result<Value, BagError> {
+    let months = files
+        .records::<Dated>()
+        .filter(task!(|post: &Dated| post.post_type_id == QUESTION))
+        .map(task!(|post: &Dated| post.creation_date.month()))
+        .frequencies()
+        .collect()
+        .await?;
+    let months: BTreeMap<String, u64> = months.into_iter().map(|(month, count)| (month.to_string(), count)).collect();
+    Ok(json!({ "questions_per_month": months }))
+}
+
+/// A file, and what is true of it.
+struct Input {
+    /// What the cases on it end with.
+    name: &'static str,
+    path: PathBuf,
+    nbytes: u64,
+    facts: Facts,
+}
+
+impl Input {
+    /// The file of about this size, from the cache if it is there.
+    fn cached(name: &'static str, clean: bool, size: u64) -> anyhow::Result<Input> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.bench/csv");
+        fs::create_dir_all(&folder)?;
+        let folder = folder.canonicalize()?;
+        let path = folder.join(format!("posts-{name}-{size}.csv"));
+        let truths = path.with_extension("json");
+        if !path.is_file() || !truths.is_file() {
+            tell(format_args!("{BENCH}: making {}", path.display()));
+            let options = GenerateOptions { size, clean, ..GenerateOptions::default() };
+            let partial = path.with_extension(format!("{}.partial", std::process::id()));
+            let mut file = BufWriter::new(File::create(&partial)?);
+            let facts = generate(&options, &mut file)?;
+            file.flush()?;
+            // The truths first: a file is used only with the truths that were found when it was made.
+            fs::write(&truths, serde_json::to_string(&facts)?)?;
+            fs::rename(&partial, &path)?;
+        }
+        let facts = serde_json::from_str(&fs::read_to_string(&truths)?)
+            .with_context(|| format!("{} holds no truths: remove it", truths.display()))?;
+        let nbytes = fs::metadata(&path)?.len();
+        Ok(Input { name, path, nbytes, facts })
+    }
+
+    fn case(&self, query: Query) -> String {
+        format!("{}-{}", query.name(), self.name)
+    }
+
+    fn path_text(&self) -> anyhow::Result<&str> {
+        self.path.to_str().context("the cache's path is no UTF-8")
+    }
+
+    /// Brings the file into the page cache, so that no system is the one that reads the disk.
+    fn warm(&self) -> anyhow::Result<()> {
+        std::io::copy(&mut File::open(&self.path)?, &mut std::io::sink())?;
+        Ok(())
+    }
+}
+
+/// Measures everything that the plan wants.
+pub(crate) fn run(plan: &Plan, peers: &[Peer], report: &mut Report) -> anyhow::Result<()> {
+    let size = if plan.quick { NBYTES_QUICK } else { NBYTES };
+    let inputs = [Input::cached("clean", true, size)?, Input::cached("quoted", false, size)?];
+    for input in &inputs {
+        input.warm()?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Err(error) = runtime.block_on(measure_all(plan, &inputs, report)) {
+        report.push(Line::failed(BENCH, "cluster", STARLING, UNIT, format!("{error:#}")));
+    }
+    for &peer in peers {
+        if matches!(peer, Peer::Ray | Peer::Hyperqueue) {
+            tell(format_args!("{BENCH}: {peer} reads no CSV"));
+            continue;
+        }
+        peers::measure(peer, BENCH, asks(&inputs)?, plan, report);
+    }
     Ok(())
+}
+
+async fn measure_all(plan: &Plan, inputs: &[Input], report: &mut Report) -> anyhow::Result<()> {
+    let nodes = NodeProcesses::start(plan)?;
+    let cluster = nodes.connect().await?;
+    for input in inputs {
+        for query in Query::ALL {
+            let case = input.case(query);
+            if !plan.wants(&case) {
+                continue;
+            }
+            tell(format_args!("{BENCH}: {case}"));
+            let line = measure(plan, &cluster, input, query).await;
+            report.push(line.unwrap_or_else(|error| Line::failed(BENCH, case, STARLING, UNIT, format!("{error:#}"))));
+        }
+    }
+    Ok(())
+}
+
+async fn measure(plan: &Plan, cluster: &Cluster, input: &Input, query: Query) -> anyhow::Result<Line> {
+    let path = input.path_text()?;
+    let mut repeat = Repeat::start(plan.runs, plan.budget());
+    let mut answer = Value::Null;
+    while repeat.wants_more() {
+        let started = Instant::now();
+        let asked = tokio::time::timeout(plan.timeout(), query.run(cluster, path));
+        answer = asked.await.context("the query did not end in time")??;
+        repeat.add(input.nbytes as f64 / started.elapsed().as_secs_f64() / 1e9);
+    }
+    let wrong = answer != query.truth(&input.facts);
+    let line = Line::new(BENCH, input.case(query), STARLING, UNIT, &repeat.finish())
+        .wrong(wrong)
+        .note(if wrong { "the answer is wrong" } else { "" })
+        .note(size_note(input))
+        .note("record boundaries are found anew in each run");
+    Ok(line)
+}
+
+fn size_note(input: &Input) -> String {
+    format!("{} MB in the page cache", input.nbytes / 1_000_000)
+}
+
+fn asks(inputs: &[Input]) -> anyhow::Result<Vec<Ask>> {
+    let mut asks = Vec::new();
+    for input in inputs {
+        for query in Query::ALL {
+            let nbytes = input.nbytes as f64;
+            let mut ask = Ask::new(input.case(query), UNIT, query.name(), input.nbytes, move |s| nbytes / s / 1e9);
+            let quoted = input.name == "quoted";
+            ask.request =
+                Map::from_iter([("path".to_owned(), json!(input.path_text()?)), ("quoted".to_owned(), json!(quoted))]);
+            let truth = Arc::new(query.truth(&input.facts));
+            ask.check = Box::new(move |answer| *answer == *truth);
+            ask.note = size_note(input);
+            asks.push(ask);
+        }
+    }
+    Ok(asks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_query_gives_the_generators_truth_on_both_kinds_of_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Cluster::local(2).await.unwrap();
+        for clean in [true, false] {
+            let path = folder.path().join(format!("{clean}.csv"));
+            let options = GenerateOptions { size: 300_000, clean, ..GenerateOptions::default() };
+            let facts = generate(&options, &mut File::create(&path).unwrap()).unwrap();
+            // As the truths are kept beside a cached file.
+            let facts: Facts = serde_json::from_str(&serde_json::to_string(&facts).unwrap()).unwrap();
+            for query in Query::ALL {
+                let asked = tokio::time::timeout(Duration::from_secs(60), query.run(&cluster, path.to_str().unwrap()));
+                assert_eq!(asked.await.unwrap().unwrap(), query.truth(&facts), "{query:?}, clean: {clean}");
+            }
+        }
+    }
 }

@@ -112,14 +112,14 @@ fn main() -> ExitCode {
 
 /// Whether every line of Starling's was right. A peer that fails is a finding, not a failure.
 fn run(what: What) -> anyhow::Result<bool> {
-    let (common, measure): (_, fn(&Plan, &[Peer], &mut Report) -> anyhow::Result<()>) = match &what {
-        What::RawTcp => return raw_tcp::serve().map(|()| true),
-        What::Tasks(common) => (common, tasks::run),
-        What::Transfer(common) => (common, transfer::run),
-        What::Csv(common) => (common, csv::run),
-    };
     let mut report = Report::new();
-    let outcome = measure(&common.plan(), &common.peer, &mut report);
+    let report_to = &mut report;
+    let (common, outcome) = match &what {
+        What::RawTcp => return raw_tcp::serve().map(|()| true),
+        What::Tasks(common) => (common, tasks::run(&common.plan(), &common.peer, report_to)),
+        What::Transfer(common) => (common, transfer::run(&common.plan(), &common.peer, report_to)),
+        What::Csv(common) => (common, csv::run(&common.plan(), &common.peer, report_to)),
+    };
     report.ratios();
     if common.table {
         report.table();

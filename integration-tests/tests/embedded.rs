@@ -180,3 +180,19 @@ fn a_cluster_starts_and_stops_many_times_in_one_process() {
         });
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_answers_who_has() {
+    let cluster = cluster(3).await;
+    let large = cluster.submit(tasks::bytes::task(100_000_u64, 1_u8));
+    large.wait().await.unwrap();
+    let holders = cluster.who_has([&large]).await.unwrap()[0].1.clone();
+    eventually("every node has heard", || {
+        let heard = cluster.nodes().iter().map(|node| node.who_has(large.task()));
+        heard.into_iter().all(|heard| heard.iter().map(|holder| holder.0).eq(holders.iter().copied()))
+    })
+    .await;
+    let task = large.task();
+    drop(large);
+    eventually("every node has forgotten", || cluster.nodes().iter().all(|node| node.who_has(task).is_empty())).await;
+}

@@ -32,6 +32,7 @@ pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, Stopped,
 };
 
+pub use starling_collections::{Bag, BagError, bag, csv, stackexchange};
 pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_macros::task;
@@ -41,6 +42,16 @@ pub use starling_runtime::mesh;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::task::{Call, ClientError, Future};
 pub use starling_runtime::value::{Buffer, Data};
+
+/// What a program that uses bags imports: `use starling::prelude::*`.
+///
+/// `task!` is here and not at the root, where the attribute `#[starling::task]` has the name.
+pub mod prelude {
+    pub use starling_collections::{Bag, BagError};
+    pub use starling_macros::task_closure as task;
+
+    pub use crate::{Cluster, Future};
+}
 
 /// Runs the `node` command with this program's tasks linked in: the whole `main` of a program whose nodes run tasks of
 /// its own.

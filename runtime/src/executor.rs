@@ -1,8 +1,8 @@
 //! The threads on which tasks run.
 //!
 //! User code runs here and nowhere else, under `catch_unwind`: a panic costs the task, not the node. The executor
-//! decides nothing: the worker machine hands it a task only when a thread is free, so its queue is never longer than
-//! the number of threads.
+//! decides nothing: the worker machine hands it no more tasks than its threads will soon be free for, which bounds its
+//! queue.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use starling_core::failure::FailureCause;
 use starling_core::wire::INLINE_RESULT_BYTES_MAX;
-use starling_core::worker::{Event, Execution, Outcome};
+use starling_core::worker::{Event, Execution, HANDED_OUT_PER_THREAD_MAX, Outcome};
 
 use crate::store::Store;
 use crate::task::{TaskArgs, Tasks};
@@ -44,7 +44,7 @@ impl Executor {
         done: impl Fn(Event) + Send + Sync + 'static,
     ) -> std::io::Result<Executor> {
         watch_panics();
-        let (queue, tasks) = mpsc::sync_channel::<Execution>(nthreads as usize);
+        let (queue, tasks) = mpsc::sync_channel::<Execution>((nthreads * HANDED_OUT_PER_THREAD_MAX) as usize);
         let tasks = Arc::new(Mutex::new(tasks));
         let done = Arc::new(done);
         for number in 0..nthreads {

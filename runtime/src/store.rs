@@ -71,6 +71,11 @@ impl Store {
         self.values.get(&task).map(|held| held.value.clone())
     }
 
+    /// The size in bytes of the output of `task`; 0 if it is not held.
+    pub fn nbytes_of(&self, task: TaskId) -> u64 {
+        self.values.get(&task).map_or(0, |held| held.nbytes)
+    }
+
     /// Drops the output of `task`. Others that share it keep it alive until they are done.
     pub fn remove(&self, task: TaskId) {
         if let Some((_, old)) = self.values.remove(&task) {

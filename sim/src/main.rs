@@ -3,27 +3,75 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde_json::json;
 use sim::cluster::Report;
 
 /// The seeded cluster simulation: the real machines in one thread, under faults, then healed.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How many seeds to run.
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
-    /// Run this one only, or begin with it if `--seeds` is given too.
+    /// How many seeds to run [default: 100, or 1 with --seed].
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed, to replay one that has failed.
     #[arg(long)]
     seed: Option<u64>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The pure scheduler against the clock, without a network.
+    Bench {
+        /// How many tasks the merge graphs have.
+        #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
+        tasks: Vec<u32>,
+        /// How many workers there are.
+        #[arg(long, value_delimiter = ',', default_value = "2,1000")]
+        workers: Vec<u32>,
+        /// How often each is run.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.command {
+        None => simulate(args.seed, args.seeds),
+        Some(Command::Bench { tasks, workers, runs }) => {
+            for (tasks, workers) in tasks.iter().flat_map(|tasks| workers.iter().map(move |workers| (*tasks, *workers)))
+            {
+                measure(tasks, workers, runs.max(1));
+            }
+            ExitCode::SUCCESS
+        }
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "the line on standard output is what the program is for")]
-fn main() -> ExitCode {
-    let args = Args::parse();
-    let first = args.seed.unwrap_or(0);
-    let count =
-        if args.seed.is_some() && !std::env::args().any(|arg| arg.starts_with("--seeds")) { 1 } else { args.seeds };
+fn say(line: &serde_json::Value) {
+    println!("{line}");
+}
+
+fn measure(tasks: u32, workers: u32, runs: usize) {
+    let timings: Vec<_> = (0..runs).map(|_| sim::bench::merge(tasks, workers)).collect();
+    let mut times: Vec<f64> = timings.iter().map(|timing| timing.us_per_task).collect();
+    times.sort_by(f64::total_cmp);
+    let is_right = timings.iter().all(|timing| timing.is_right);
+    // Later runs reuse the memory of the first.
+    let bytes = timings.first().map_or(0.0, |timing| timing.bytes_per_task);
+    say(&json!({
+        "bench": "tasks", "case": format!("core-{tasks}-on-{workers}"), "system": "starling", "runs": runs, "unit": "us/task",
+        "median": times[times.len() / 2], "min": times[0], "max": times[times.len() - 1], "ok": is_right,
+        "note": format!("{bytes:.0} bytes a task in the first run"),
+    }));
+}
+
+fn simulate(first: Option<u64>, count: Option<u64>) -> ExitCode {
+    let count = count.unwrap_or(if first.is_some() { 1 } else { 100 });
+    let first = first.unwrap_or(0);
     let mut events = Vec::new();
     let (mut sum, mut failed) = (Report::default(), Vec::new());
     let start = Instant::now();
@@ -42,12 +90,11 @@ fn main() -> ExitCode {
     }
     events.sort_unstable();
     let at = |part: usize| events.get(part.min(events.len().saturating_sub(1))).copied().unwrap_or(0);
-    let line = json!({
+    say(&json!({
         "bench": "sim", "case": "cluster", "system": "starling", "runs": count, "unit": "events/seed",
         "median": at(events.len() / 2), "min": at(0), "max": at(usize::MAX),
         "cpu_s": start.elapsed().as_secs_f64(), "ok": failed.is_empty(),
         "note": format!("{} tasks, {} faults, {:?}, failed seeds: {failed:?}", sum.tasks, sum.faults, sum.said),
-    });
-    println!("{line}");
+    }));
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,6 @@
 //! Why a bag has no result.
 
-use starling_core::failure::FailureCause;
+use starling_core::failure::{FailureCause, TaskFailure};
 use starling_runtime::task::ClientError;
 use starling_runtime::value::CodecError;
 
@@ -11,7 +11,7 @@ use crate::csv::CsvError;
 pub enum BagError {
     /// A task failed, or the cluster is out of reach.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(Box<ClientError>),
     /// The files do not fit together, or do not have the columns asked for.
     #[error(transparent)]
     Csv(#[from] CsvError),
@@ -26,19 +26,21 @@ pub enum BagError {
     Untyped,
 }
 
+impl From<ClientError> for BagError {
+    fn from(error: ClientError) -> BagError {
+        BagError::Client(Box::new(error))
+    }
+}
+
 impl BagError {
     /// The cause in one line, without the task in which it came up, if the task itself failed by an error.
     pub fn reason(&self) -> String {
         match self {
-            BagError::Client(ClientError::Failed(failure)) => match &failure.cause {
-                FailureCause::Error { message, sources } => {
-                    let mut text = message.clone();
-                    for source in sources {
-                        text += &format!(": {source}");
-                    }
-                    text
+            BagError::Client(error) => match &**error {
+                ClientError::Failed(TaskFailure { cause: FailureCause::Error { message, sources }, .. }) => {
+                    sources.iter().fold(message.clone(), |text, source| text + ": " + source)
                 }
-                _ => failure.to_string(),
+                other => other.to_string(),
             },
             other => other.to_string(),
         }

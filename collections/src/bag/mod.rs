@@ -181,9 +181,9 @@ impl<T: Data> Bag<T> {
     }
 
     /// What `f` makes of each item; the first error fails the computation.
-    pub fn try_map<P: Param<Item = T>, R: Data, E: 'static>(self, f: TaskFn<(P,), Result<R, E>>) -> Bag<R>
+    pub fn try_map<P: Param<Item = T>, R: Data, E>(self, f: TaskFn<(P,), Result<R, E>>) -> Bag<R>
     where
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        E: 'static + Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.stepped(f.reference(), Step::TryMap)
     }
@@ -257,7 +257,12 @@ impl<T: Data> Bag<T> {
     }
 
     /// Each item with each item of `other` that has the same key. The pairs come in no promised order.
-    pub fn join<B, U, V, K>(self, other: Bag<B>, key: TaskFn<(Ref<U>,), K>, other_key: TaskFn<(Ref<V>,), K>) -> Bag<(T, B)>
+    pub fn join<B, U, V, K>(
+        self,
+        other: Bag<B>,
+        key: TaskFn<(Ref<U>,), K>,
+        other_key: TaskFn<(Ref<V>,), K>,
+    ) -> Bag<(T, B)>
     where
         B: Data,
         U: ToOwned<Owned = T> + ?Sized + 'static,
@@ -272,7 +277,13 @@ impl<T: Data> Bag<T> {
             None => Ok((key.reference()?, other_key.reference()?)),
         };
         let keys = keys();
-        self.regrouped(keys.map(|(left_key, right_key)| Source::Joined { left, right: other.plan, left_key, right_key, parts }))
+        self.regrouped(keys.map(|(left_key, right_key)| Source::Joined {
+            left,
+            right: other.plan,
+            left_key,
+            right_key,
+            parts,
+        }))
     }
 
     /// The `k` items with the largest keys, largest first, of equals the earliest first. For the smallest let the key be
@@ -386,6 +397,5 @@ fn damaged(message: &str) -> FailureCause {
 }
 
 fn encode_zero<T: Data>(value: &T) -> Result<Vec<u8>, CodecError> {
-    postcard::to_stdvec(value)
-        .map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source })
+    postcard::to_stdvec(value).map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source })
 }

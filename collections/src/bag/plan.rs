@@ -35,7 +35,8 @@ pub(crate) enum Source {
     Joined { left: Plan, right: Plan, left_key: FnRef, right_key: FnRef, parts: u32 },
 }
 
-/// How items are grouped.
+/// How items are grouped. There is one in a plan's node, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Group {
     FoldBy { key: FnRef, zero: Vec<u8>, op: FnRef, combine: FnRef },
     Frequencies,

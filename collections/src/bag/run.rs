@@ -129,12 +129,7 @@ impl<'a> Run<'a> {
     }
 
     /// A stage over the client's own items: small ones ride along, others are put into the cluster first.
-    async fn block_stage(
-        &mut self,
-        block: &ItemBlock,
-        plan: &Plan,
-        end: &End,
-    ) -> Result<Future<Buckets>, BagError> {
+    async fn block_stage(&mut self, block: &ItemBlock, plan: &Plan, end: &End) -> Result<Future<Buckets>, BagError> {
         let buckets = Buckets::one(block.clone());
         let spec = StageSpec { source: StageSource::Inputs, steps: plan.steps.clone(), end: end.clone() };
         if block.nbytes() <= INLINE_BYTES_MAX {
@@ -151,8 +146,12 @@ impl<'a> Run<'a> {
                 let (key, zero, op) = (key.clone(), zero.clone(), op.clone());
                 (End::FoldBy { key, zero, op, buckets: parts }, MergeSpec::FoldBy { combine: combine.clone() })
             }
-            Group::Frequencies => (End::Frequencies { buckets: parts, counted: true }, MergeSpec::Frequencies { counted: true }),
-            Group::Distinct => (End::Frequencies { buckets: parts, counted: false }, MergeSpec::Frequencies { counted: false }),
+            Group::Frequencies => {
+                (End::Frequencies { buckets: parts, counted: true }, MergeSpec::Frequencies { counted: true })
+            }
+            Group::Distinct => {
+                (End::Frequencies { buckets: parts, counted: false }, MergeSpec::Frequencies { counted: false })
+            }
         };
         let outputs = self.lower(input, &end, None).await?;
         let parts = self.picked(outputs, parts);
@@ -179,9 +178,7 @@ impl<'a> Run<'a> {
         if parts <= 1 {
             return vec![outputs];
         }
-        (0..parts)
-            .map(|part| outputs.iter().map(|output| self.submit(pick::task(output, part))).collect())
-            .collect()
+        (0..parts).map(|part| outputs.iter().map(|output| self.submit(pick::task(output, part))).collect()).collect()
     }
 
     /// Outputs meet, a few at a time and in order, until there is one; `None` if there are none.

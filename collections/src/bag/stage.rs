@@ -6,8 +6,8 @@ use csv::ByteRecord;
 use starling_core::failure::FailureCause;
 use starling_macros::task;
 use starling_runtime::task::items::{
-    AnySink, BlockBuilder, Bucket, Buckets, Collect, Count, FnRef, Frequencies, ItemFns, KeyTable, PairSink, RawSink, Row,
-    Stop, Through,
+    AnySink, BlockBuilder, Bucket, Buckets, Collect, Count, FnRef, Frequencies, ItemFns, KeyTable, PairSink, RawSink,
+    Row, Stop, Through,
 };
 use starling_runtime::task::{Call, Entries, Future, Linked, TaskArgs, TaskDef, inventory};
 use starling_runtime::value::Value;
@@ -111,7 +111,7 @@ fn chain(steps: &[Step], end: &End) -> Result<Box<dyn RawSink>, FailureCause> {
 fn end_sink(end: &End) -> Result<(Next, Option<&'static ItemFns>), FailureCause> {
     let raw = |sink: Box<dyn RawSink>| Ok((Next::Raw(sink), None));
     match end {
-        End::Count => raw(Box::new(Count::default())),
+        End::Count => raw(Box::<Count>::default()),
         End::Collect { limit } => raw(Box::new(Collect::new(*limit))),
         End::Frequencies { buckets, counted } => raw(Box::new(Frequencies::new(*buckets, *counted))),
         End::Fold { op, zero } => {

@@ -59,11 +59,7 @@ async fn folds_meet_in_a_tree_in_order() {
     let cluster = cluster().await;
     let bag = Bag::from_sequence(&cluster, (0..1000_u32).collect(), 77).unwrap();
     let text = bag
-        .fold(
-            String::new(),
-            task!(|text: String, n: u32| text + &n.to_string()),
-            task!(|a: String, b: &str| a + b),
-        )
+        .fold(String::new(), task!(|text: String, n: u32| text + &n.to_string()), task!(|a: String, b: &str| a + b))
         .await
         .unwrap();
     assert_eq!(text, (0..1000).map(|n| n.to_string()).collect::<String>());
@@ -108,8 +104,11 @@ async fn a_join_pairs_equal_keys() {
     let left = Bag::from_sequence(&cluster, (0..60_u32).collect(), 4).unwrap();
     let right = Bag::from_sequence(&cluster, words(), 3).unwrap();
     for parts in [1, 3] {
-        let joined =
-            left.clone().parts(parts).join(right.clone(), task!(|n: &u32| u64::from(n % 10)), task!(|w: &str| w.len() as u64));
+        let joined = left.clone().parts(parts).join(
+            right.clone(),
+            task!(|n: &u32| u64::from(n % 10)),
+            task!(|w: &str| w.len() as u64),
+        );
         let mut found = joined.collect().await.unwrap();
         found.sort();
         let mut expected = Vec::new();
@@ -187,11 +186,26 @@ async fn bad_files_are_one_line_errors_that_name_the_place() {
     for (content, expected) in [
         ("", "FILE is empty: a CSV file begins with a line of column names"),
         ("id,txt\n1,a\n", "FILE has no column text; its columns are id, txt"),
-        (&format!("id,text\n{padding}1,a\"b\n{padding}"), "FILE, line 1002: a stray quote; put the field in quotes and write each quote in it twice"),
-        (&format!("id,text\n{padding}1,a\"b\"\n{padding}"), "FILE, line 1002: a stray quote; put the field in quotes and write each quote in it twice"),
-        (&format!("id,text\n{padding}1,\"b\n{padding}"), "FILE, line 1002: the quote that opens this field is never closed; close it, or double it if it is text"),
-        (&format!("id,text\n{padding}1,a,b\n{padding}"), "FILE, line 1002: the record has 3 fields, but the header has 2; quote fields that hold commas"),
-        (&format!("id,text\n{padding}x,a\n{padding}"), "FILE, in the record at byte 12008: column id: invalid digit found in string"),
+        (
+            &format!("id,text\n{padding}1,a\"b\n{padding}"),
+            "FILE, line 1002: a stray quote; put the field in quotes and write each quote in it twice",
+        ),
+        (
+            &format!("id,text\n{padding}1,a\"b\"\n{padding}"),
+            "FILE, line 1002: a stray quote; put the field in quotes and write each quote in it twice",
+        ),
+        (
+            &format!("id,text\n{padding}1,\"b\n{padding}"),
+            "FILE, line 1002: the quote that opens this field is never closed; close it, or double it if it is text",
+        ),
+        (
+            &format!("id,text\n{padding}1,a,b\n{padding}"),
+            "FILE, line 1002: the record has 3 fields, but the header has 2; quote fields that hold commas",
+        ),
+        (
+            &format!("id,text\n{padding}x,a\n{padding}"),
+            "FILE, in the record at byte 12008: column id: invalid digit found in string",
+        ),
     ] {
         let (_folder, path) = csv_file(content);
         assert_eq!(failure_of::<Row>(&cluster, &path).await, expected);
@@ -226,7 +240,10 @@ async fn a_file_that_changes_between_the_passes_is_an_error() {
     files.scan().await.unwrap();
     fs::write(&path, "id,text\n1,a\n2,b\n").unwrap();
     let error = files.records::<Row>().count().await.unwrap_err();
-    assert!(error.reason().ends_with("has changed while it was read; start again when nothing writes to it"), "{error}");
+    assert!(
+        error.reason().ends_with("has changed while it was read; start again when nothing writes to it"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

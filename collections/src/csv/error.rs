@@ -76,7 +76,9 @@ pub enum CsvError {
         line: u64,
     },
     /// A quoted field without an end.
-    #[error("{path}, line {line}: the quote that opens this field is never closed; close it, or double it if it is text")]
+    #[error(
+        "{path}, line {line}: the quote that opens this field is never closed; close it, or double it if it is text"
+    )]
     Unclosed {
         /// The file.
         path: String,
@@ -92,7 +94,9 @@ pub enum CsvError {
         line: u64,
     },
     /// A record that is too short or too long.
-    #[error("{path}, line {line}: the record has {found} fields, but the header has {expected}; quote fields that hold commas")]
+    #[error(
+        "{path}, line {line}: the record has {found} fields, but the header has {expected}; quote fields that hold commas"
+    )]
     FieldCount {
         /// The file.
         path: String,

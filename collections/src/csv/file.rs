@@ -80,9 +80,9 @@ impl FileStamp {
     /// The physical line, from 1, on which byte `offset` stands. Reads the file up to there: for errors only.
     pub fn line_at(&self, offset: u64) -> u64 {
         let mut lines = 1;
-        let _ = self.open(0, offset).map(|input| {
-            for_each_piece(input, |bytes| lines += memchr::memchr_iter(b'\n', bytes).count() as u64)
-        });
+        let _ = self
+            .open(0, offset)
+            .map(|input| for_each_piece(input, |bytes| lines += memchr::memchr_iter(b'\n', bytes).count() as u64));
         lines
     }
 }

@@ -71,10 +71,7 @@ impl CsvFiles {
     pub fn new(cluster: &Cluster, pattern: &str, options: CsvOptions) -> CsvFiles {
         let options = CsvOptions { block_bytes: options.block_bytes.max(BLOCK_BYTES_MIN), ..options };
         let pattern = absolute(pattern);
-        CsvFiles {
-            cluster: cluster.clone(),
-            shared: Arc::new(Shared { pattern, options, scanned: Mutex::new(None) }),
-        }
+        CsvFiles { cluster: cluster.clone(), shared: Arc::new(Shared { pattern, options, scanned: Mutex::new(None) }) }
     }
 
     /// A bag of the records as `T`s, a struct with a field for each column that it needs (`#[serde(rename = "..")]` where

@@ -11,4 +11,5 @@ mod time;
 
 pub use generate::{GenerateOptions, cached_posts, generate};
 pub use post::{ANSWER, Post, QUESTION, tags};
-pub use report::{Facts, Report, ReportOptions, Timing, report};
+pub use report::{Facts, Progress, Report, ReportOptions, Timing, report};
+pub use time::{Moment, Month};

@@ -81,10 +81,13 @@ impl Facts {
         self.mean_score_by_post_type = self
             .by_post_type
             .iter()
-            .map(|(kind, count)| (*kind, self.score_sum_by_post_type.get(kind).copied().unwrap_or(0) as f64 / *count as f64))
+            .map(|(kind, count)| {
+                (*kind, self.score_sum_by_post_type.get(kind).copied().unwrap_or(0) as f64 / *count as f64)
+            })
             .collect();
         self.questions_with_accepted_answer = accepted;
-        self.mean_hours_to_accepted_answer = (accepted > 0).then(|| accepted_millis as f64 / accepted as f64 / 3_600_000.0);
+        self.mean_hours_to_accepted_answer =
+            (accepted > 0).then(|| accepted_millis as f64 / accepted as f64 / 3_600_000.0);
     }
 }
 

@@ -14,7 +14,9 @@ fn written(options: &GenerateOptions) -> (Vec<u8>, Facts) {
 
 #[test]
 fn moments_are_read_and_written() {
-    for text in ["2014-03-13T20:32:04.033", "1970-01-01T00:00:00.000", "2000-02-29T23:59:59.999", "1969-12-31T23:59:59.001"] {
+    for text in
+        ["2014-03-13T20:32:04.033", "1970-01-01T00:00:00.000", "2000-02-29T23:59:59.999", "1969-12-31T23:59:59.001"]
+    {
         let moment = Moment::parse(text).unwrap();
         let mut written = Vec::new();
         moment.write(&mut written);
@@ -22,7 +24,14 @@ fn moments_are_read_and_written() {
     }
     assert_eq!(Moment::parse("1970-01-02T00:00:01").unwrap().0, 86_401_000);
     assert_eq!(Moment::parse("2014-03-13T20:32:04.5").unwrap().month(), Month { year: 2014, month: 3 });
-    for bad in ["", "2014-03-13", "2014-13-13T20:32:04", "2014-03-13 20:32:04", "2014-03-13T20:32:04.1234", "2014-03-13T20:32:éé"] {
+    for bad in [
+        "",
+        "2014-03-13",
+        "2014-13-13T20:32:04",
+        "2014-03-13 20:32:04",
+        "2014-03-13T20:32:04.1234",
+        "2014-03-13T20:32:éé",
+    ] {
         assert_eq!(Moment::parse(bad), None, "{bad}");
     }
 }

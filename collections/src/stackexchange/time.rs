@@ -40,8 +40,13 @@ impl Moment {
         let (year, month, day) = self.civil();
         let in_day = self.0.rem_euclid(86_400_000);
         let (seconds, millis) = (in_day / 1000, in_day % 1000);
-        let parts =
-            [(year, 4, b'-'), (month, 2, b'-'), (day, 2, b'T'), (seconds / 3600, 2, b':'), (seconds / 60 % 60, 2, b':')];
+        let parts = [
+            (year, 4, b'-'),
+            (month, 2, b'-'),
+            (day, 2, b'T'),
+            (seconds / 3600, 2, b':'),
+            (seconds / 60 % 60, 2, b':'),
+        ];
         for (number, width, mark) in parts {
             push_number(text, number, width);
             text.push(mark);

@@ -48,11 +48,8 @@ impl Worker {
                 AssignedState::Ready => {
                     assert_eq!(not_here + is_blocked, 0, "{task} is ready without its inputs");
                     assert!(!self.memory.contains_key(task), "{task} is here and waits for a thread");
-                    assert_eq!(
-                        self.running.len(),
-                        self.config.nthreads as usize,
-                        "{task} is ready and a thread is free"
-                    );
+                    let handed_out_max = self.ahead.tasks_max(self.config.nthreads);
+                    assert!(self.running.len() >= handed_out_max, "{task} is ready and a thread is free");
                 }
                 AssignedState::Executing => {
                     assert_eq!(not_here, 0, "{task} runs without its inputs");
@@ -93,7 +90,8 @@ impl Worker {
     }
 
     fn check_threads(&self) {
-        assert!(self.running.len() <= self.config.nthreads as usize, "more tasks run than there are threads");
+        let most = (self.config.nthreads * super::HANDED_OUT_PER_THREAD_MAX) as usize;
+        assert!(self.running.len() <= most, "more tasks are handed out than the threads' queue holds");
         for (task, running) in &self.running {
             match running.fate {
                 Fate::Reported => assert!(self.assignments.contains_key(task), "{task} runs for nobody"),

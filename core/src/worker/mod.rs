@@ -46,7 +46,8 @@ use crate::wire::{FromWorker, Priority, ToWorker};
 
 use self::fetch::{Batch, Peer};
 use self::inputs::{Held, Missing};
-use self::run::Running;
+pub use self::run::HANDED_OUT_PER_THREAD_MAX;
+use self::run::{Ahead, Running};
 
 /// What can happen to the worker.
 #[derive(Clone, Debug)]
@@ -116,7 +117,8 @@ pub enum Effect {
         /// The outputs to ask for.
         tasks: Vec<TaskId>,
     },
-    /// Run this on a free thread, then say [`Event::Executed`]. There is a free thread.
+    /// Run this on a thread, then say [`Event::Executed`]. There is a free thread, or soon will be, as
+    /// [`Worker::run_ahead`] says.
     Execute(Execution),
     /// Drop this output from the store.
     Free {
@@ -201,6 +203,8 @@ pub struct Worker {
     /// How many fetches and executions of each task are under way from before the link was lost.
     stale: FixedMap<TaskId, u32>,
     serial: u64,
+    /// How much work is handed out beyond the free threads.
+    ahead: Ahead,
 }
 
 impl Worker {
@@ -219,7 +223,16 @@ impl Worker {
             running: FixedMap::default(),
             stale: FixedMap::default(),
             serial: 0,
+            ahead: Ahead::default(),
         }
+    }
+
+    /// The same worker, which hands out tasks for about so many microseconds of each thread's time before the thread is
+    /// free: waking a thread costs more than a small task. Tasks that were handed out cannot be cancelled or overtaken.
+    /// By default a task is handed out only to a free thread.
+    pub fn run_ahead(mut self, micros: u64) -> Worker {
+        self.ahead.micros = micros;
+        self
     }
 
     /// Takes an event and appends what is to be done because of it.

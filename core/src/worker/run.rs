@@ -10,6 +10,33 @@ use crate::wire::FromWorker;
 
 use super::{AssignedState, Effect, Execution, Outcome, Worker};
 
+/// How many tasks are handed out at once at most for each thread, however short they are.
+pub const HANDED_OUT_PER_THREAD_MAX: u32 = 256;
+
+/// How much work is handed out before a thread is free for it.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// Microseconds of each thread's time; 0 for none.
+    pub(super) micros: u64,
+    /// The running mean of what tasks take, in nanoseconds; `None` before the first.
+    mean_ns: Option<u64>,
+}
+
+impl Ahead {
+    fn measure(&mut self, run_us: u64) {
+        // Times are whole microseconds: what takes less than one is taken for half of one.
+        let run_ns = run_us.saturating_mul(1000).max(500);
+        let mean_ns = self.mean_ns.map_or(run_ns, |mean| mean - mean / 8 + run_ns / 8);
+        self.mean_ns = Some(mean_ns);
+    }
+
+    /// How many tasks are handed out at once: one a thread, and more if they are short.
+    pub(super) fn tasks_max(&self, nthreads: u32) -> usize {
+        let ahead = self.mean_ns.map_or(0, |mean| self.micros.saturating_mul(1000) / mean.max(1));
+        nthreads as usize * (1 + ahead.min(u64::from(HANDED_OUT_PER_THREAD_MAX) - 1) as usize)
+    }
+}
+
 /// A task on a thread.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -60,7 +87,8 @@ impl Worker {
     }
 
     pub(super) fn start_executions(&mut self, effects: &mut Vec<Effect>) {
-        while self.running.len() < self.config.nthreads as usize {
+        let handed_out_max = self.ahead.tasks_max(self.config.nthreads);
+        while self.running.len() < handed_out_max {
             let Some(Reverse((_, task, serial))) = self.ready.pop() else { break };
             let Some(assigned) = self.assignments.get_mut(&task) else { continue };
             if assigned.serial != serial || assigned.state != AssignedState::Ready {
@@ -91,6 +119,7 @@ impl Worker {
             return;
         }
         let Some(running) = self.running.remove(&task) else { return };
+        self.ahead.measure(run_us);
         match running.fate {
             Fate::Reported => self.on_result(task, run_us, outcome, effects),
             Fate::Dropped { inputs } => {

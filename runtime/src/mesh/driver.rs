@@ -21,7 +21,7 @@ use super::net::{self, Behaviour, Conn, Event, OpenError};
 use super::redial::Redials;
 use super::shared::{Cmd, DialReply, Shared, View};
 use super::wire::{self, PeerMsg};
-use super::{MeshError, MeshEvent, bulk, dialing, link, node_of, peer_of, relay};
+use super::{DownReason, MeshError, MeshEvent, bulk, dialing, link, node_of, peer_of, relay};
 
 /// How long a peer whose connection closed has to come back before its process is taken for gone.
 const GRACE: Duration = Duration::from_secs(1);
@@ -31,6 +31,9 @@ const STREAMS_SERVED: usize = 256;
 
 /// How long a refused peer is given to read why.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+
+/// How long a peer that leaves may take to close the connection.
+const FAREWELL_LINGER: Duration = Duration::from_secs(3);
 
 /// How long connections may take to be closed in order when the mesh ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -280,7 +283,7 @@ impl Driver {
                 for msg in self.sync_msgs() {
                     tx.try_send(msg.encode()).ok();
                 }
-                self.shared.spawn(hear(self.shared.clone(), conn.id, node, rx));
+                self.shared.spawn(hear(self.shared.clone(), conn.clone(), node, rx));
                 self.shared.table().insert_control(node, conn, tx);
             }
         }
@@ -420,8 +423,8 @@ impl Driver {
         for (to, data) in packets {
             self.send_packet(to, &PeerMsg::Packet { from: self.shared.node, to, data });
         }
-        for (ident, _) in &down {
-            self.forget(ident.node());
+        for (ident, reason) in &down {
+            self.forget(ident.node(), *reason);
         }
         if changed || renewed || !down.is_empty() {
             let reasons: Vec<_> = down.iter().map(|(ident, reason)| (ident.node(), *reason)).collect();
@@ -474,14 +477,20 @@ impl Driver {
         msgs
     }
 
-    /// A node is down: whatever still hangs on it ends now, not when the network notices.
-    fn forget(&mut self, node: NodeId) {
+    /// A node is down: whatever still hangs on it ends now, not when the network notices. One that leaves ends it itself,
+    /// once it has written what its links hold.
+    fn forget(&mut self, node: NodeId, reason: DownReason) {
         self.missing.remove(&node);
         self.routes.remove(&node);
         self.routes.retain(|_, via| *via != node);
         self.shared.pool.forget(node);
-        for id in self.shared.table().ids(node) {
-            self.swarm.close_connection(id);
+        let conns = self.shared.table().conns(node);
+        for conn in conns {
+            if reason == DownReason::Left {
+                self.shared.spawn(close_later(self.shared.clone(), conn));
+            } else {
+                self.swarm.close_connection(conn.id);
+            }
         }
     }
 
@@ -529,17 +538,28 @@ impl Driver {
 }
 
 /// Hands on what a peer says, until it says no more; then the connection is of no use.
-async fn hear(shared: Arc<Shared>, conn: ConnectionId, node: NodeId, mut rx: link::LinkReceiver) {
-    while let Some(frame) = rx.recv().await {
+async fn hear(shared: Arc<Shared>, conn: Conn, node: NodeId, mut rx: link::LinkReceiver) {
+    let id = conn.id;
+    loop {
+        let Some(frame) = rx.recv().await else {
+            return close_later(shared, conn).await;
+        };
         match PeerMsg::decode(&frame) {
-            Ok(msg) => drop(shared.cmds.send(Cmd::Said { conn, node, msg }).await),
+            Ok(msg) => drop(shared.cmds.send(Cmd::Said { conn: id, node, msg }).await),
             Err(error) => {
                 tracing::warn!(%node, %error, "a node sent a message that this release does not know");
                 break;
             }
         }
     }
-    drop(shared.cmds.send(Cmd::Close { conn }).await);
+    drop(shared.cmds.send(Cmd::Close { conn: id }).await);
+}
+
+/// Closes a connection that the peer should close itself, and does not.
+async fn close_later(shared: Arc<Shared>, conn: Conn) {
+    if tokio::time::timeout(FAREWELL_LINGER, conn.closed.cancelled()).await.is_err() {
+        drop(shared.cmds.send(Cmd::Close { conn: conn.id }).await);
+    }
 }
 
 async fn admit_dialed(shared: Arc<Shared>, conn: Conn, plane: Plane, reply: Option<DialReply>) {

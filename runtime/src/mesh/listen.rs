@@ -63,11 +63,12 @@ pub(crate) async fn listen(
             other => early.push(other),
         }
     }
-    while expands {
-        match tokio::time::timeout(INTERFACES_WAIT, swarm.select_next_some()).await {
-            Ok(SwarmEvent::NewListenAddr { address, .. }) => listening.push(address),
-            Ok(other) => early.push(other),
-            Err(_) => break,
+    if expands {
+        while let Ok(event) = tokio::time::timeout(INTERFACES_WAIT, swarm.select_next_some()).await {
+            match event {
+                SwarmEvent::NewListenAddr { address, .. } => listening.push(address),
+                other => early.push(other),
+            }
         }
     }
     Ok((listening, early))

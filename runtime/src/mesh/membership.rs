@@ -32,16 +32,13 @@ const PACKET_BYTES_MAX: NonZeroUsize = NonZeroUsize::new(16 * 1024).unwrap();
 
 /// How the members watch each other: with these, a silent one is down after 3 to 5 seconds.
 fn config() -> foca::Config {
-    const fn at_least_one(count: usize) -> NonZeroUsize {
-        NonZeroUsize::new(count).unwrap()
-    }
-    let periodic = |millis, count| {
-        Some(PeriodicParams { frequency: Duration::from_millis(millis), num_members: at_least_one(count) })
-    };
+    let some = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
+    let periodic =
+        |millis, count| Some(PeriodicParams { frequency: Duration::from_millis(millis), num_members: some(count) });
     foca::Config {
         probe_period: Duration::from_millis(1000),
         probe_rtt: Duration::from_millis(350),
-        num_indirect_probes: at_least_one(3),
+        num_indirect_probes: some(3),
         max_transmissions: const { NonZeroU8::new(10).unwrap() },
         suspect_to_down_after: Duration::from_millis(2000),
         // Long enough for a cut-off node to be dialed, and come back, after a cut of minutes.

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// The largest payload of one frame. yamux lets a stream begin with 256 KiB of credit, so more would be of no use.
 const FRAME_BYTES_MAX: usize = 256 * 1024;
@@ -69,6 +70,8 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
 /// A multiplexed connection.
 pub(crate) struct Muxer<C> {
     connection: yamux::Connection<C>,
+    /// Cancelled when this side closes the connection, or drops it.
+    closed: CancellationToken,
     /// Inbound streams that came while the connection was driven for other ends.
     inbound: VecDeque<yamux::Stream>,
     /// Who waits for an inbound stream.
@@ -77,7 +80,13 @@ pub(crate) struct Muxer<C> {
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
     fn new(io: C, config: yamux::Config, mode: yamux::Mode) -> Muxer<C> {
-        Muxer { connection: yamux::Connection::new(io, config, mode), inbound: VecDeque::new(), inbound_waker: None }
+        let connection = yamux::Connection::new(io, config, mode);
+        Muxer { connection, closed: CancellationToken::new(), inbound: VecDeque::new(), inbound_waker: None }
+    }
+
+    fn substream(&self, stream: yamux::Stream) -> Substream {
+        let end = || Box::pin(self.closed.clone().cancelled_owned());
+        Substream { stream, read_end: end(), write_end: end() }
     }
 
     /// Drives the connection until there is a new inbound stream. yamux makes progress on all its streams only here.
@@ -90,25 +99,27 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
 }
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> StreamMuxer for Muxer<C> {
-    type Substream = yamux::Stream;
+    type Substream = Substream;
     type Error = io::Error;
 
-    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<yamux::Stream>> {
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
         if let Some(stream) = self.inbound.pop_front() {
-            return Poll::Ready(Ok(stream));
+            return Poll::Ready(Ok(self.substream(stream)));
         }
         let next = self.poll_next(cx);
         if next.is_pending() {
             self.inbound_waker = Some(cx.waker().clone());
         }
-        next
+        next.map_ok(|stream| self.substream(stream))
     }
 
-    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<yamux::Stream>> {
-        self.connection.poll_new_outbound(cx).map_err(io_error)
+    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Substream>> {
+        let next = self.connection.poll_new_outbound(cx);
+        next.map_ok(|stream| self.substream(stream)).map_err(io_error)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closed.cancel();
         self.connection.poll_close(cx).map_err(io_error)
     }
 
@@ -125,6 +136,56 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> StreamMuxer for Muxer<C
         // There may be more; others get a turn first.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl<C> Drop for Muxer<C> {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+/// A stream that ends with its connection, whichever side closes that.
+pub(crate) struct Substream {
+    stream: yamux::Stream,
+    /// Two of them, as the halves of a stream may be polled by different tasks.
+    read_end: Pin<Box<WaitForCancellationFutureOwned>>,
+    write_end: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Substream {
+    /// The outcome of the stream; when there is none and the connection is closed, there will never be one.
+    fn or_ended<T>(
+        end: &mut Pin<Box<WaitForCancellationFutureOwned>>,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+        ended: impl FnOnce() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_pending() && end.as_mut().poll(cx).is_ready() { Poll::Ready(ended()) } else { outcome }
+    }
+}
+
+impl AsyncRead for Substream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        Substream::or_ended(&mut self.read_end, cx, outcome, || Ok(0))
+    }
+}
+
+impl AsyncWrite for Substream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        Substream::or_ended(&mut self.write_end, cx, outcome, || Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        Substream::or_ended(&mut self.write_end, cx, outcome, || Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_close(cx);
+        Substream::or_ended(&mut self.write_end, cx, outcome, || Ok(()))
     }
 }
 

@@ -97,9 +97,9 @@ impl Table {
     }
 
     /// Every connection with a node.
-    pub(crate) fn ids(&self, node: NodeId) -> Vec<ConnectionId> {
+    pub(crate) fn conns(&self, node: NodeId) -> Vec<Conn> {
         self.peers.get(&node).map_or_else(Vec::new, |peer| {
-            peer.control.iter().map(|(conn, _)| conn.id).chain(peer.bulk.iter().map(|conn| conn.id)).collect()
+            peer.control.iter().map(|(conn, _)| conn).chain(&peer.bulk).cloned().collect()
         })
     }
 

@@ -26,12 +26,18 @@ use std::any::{Any, TypeId, type_name};
 
 use starling_core::failure::FailureCause;
 
-use crate::value::{Data, Encoded};
+use crate::value::Encoded;
+
+/// Makes something for one run of a task, or says why it cannot.
+pub type Makes<T> = Result<T, FailureCause>;
+
+/// From a closure's captures and the next sink, the sink of a step.
+pub type Open = Box<dyn Fn(&Encoded, AnySink) -> Makes<AnySink> + Send + Sync>;
 
 /// A step that items pass through.
 pub struct Through {
     /// The step's sink, from the closure's captures and the next sink.
-    pub open: Box<dyn Fn(&Encoded, AnySink) -> Result<AnySink, FailureCause> + Send + Sync>,
+    pub open: Open,
     /// A sink of the step's results that gives them, encoded, to a sink that does not know their type.
     pub encode: fn(Box<dyn RawSink>) -> AnySink,
 }
@@ -51,30 +57,45 @@ impl AnyKey {
     }
 }
 
+/// From a closure's captures, its key function.
+pub type Extract = Box<dyn Fn(&Encoded) -> Makes<AnyKey> + Send + Sync>;
+
+/// From a closure's captures and the number of buckets, a sink that splits items by key.
+pub type Partition = Box<dyn Fn(&Encoded, u32) -> Makes<AnySink> + Send + Sync>;
+
 /// What a key closure is good for.
 pub struct KeyFns {
-    /// The key function, from the closure's captures.
-    pub extract: Box<dyn Fn(&Encoded) -> Result<AnyKey, FailureCause> + Send + Sync>,
-    /// A sink that splits items into so many buckets by key.
-    pub partition: Box<dyn Fn(&Encoded, u32) -> Result<AnySink, FailureCause> + Send + Sync>,
+    /// The key function.
+    pub extract: Extract,
+    /// A sink that splits items.
+    pub partition: Partition,
 }
 
 /// A sink that keeps so many items with the largest keys, largest first and of equals the earliest first.
-pub type TopK = Box<dyn Fn(&Encoded, u64) -> Result<AnySink, FailureCause> + Send + Sync>;
+pub type TopK = Box<dyn Fn(&Encoded, u64) -> Makes<AnySink> + Send + Sync>;
 
 /// From captures, the key function, an encoded zero (without one the first item of a key is its state) and the number
 /// of buckets: a sink that folds the items of each key.
-pub type FoldBy = Box<dyn Fn(&Encoded, AnyKey, Option<&[u8]>, u32) -> Result<AnySink, FailureCause> + Send + Sync>;
+pub type FoldBy = Box<dyn Fn(&Encoded, AnyKey, Option<&[u8]>, u32) -> Makes<AnySink> + Send + Sync>;
+
+/// From captures and an encoded zero (without one the first item is the state), a sink that folds all items.
+pub type Fold = Box<dyn Fn(&Encoded, Option<&[u8]>) -> Makes<AnySink> + Send + Sync>;
+
+/// From captures and the number of buckets, a sink that combines states of the same key.
+pub type Merge = Box<dyn Fn(&Encoded, u32) -> Makes<Box<dyn PairSink>> + Send + Sync>;
 
 /// What a closure `(S, A) -> S` is good for.
 pub struct FoldFns {
-    /// A sink that folds all items, from captures and an encoded zero; without one the first item is the state.
-    pub fold: Box<dyn Fn(&Encoded, Option<&[u8]>) -> Result<AnySink, FailureCause> + Send + Sync>,
+    /// A sink that folds all items.
+    pub fold: Fold,
     /// A sink that folds by key.
     pub fold_by: FoldBy,
-    /// A sink that combines states of the same key, from captures and the number of buckets.
-    pub merge: Box<dyn Fn(&Encoded, u32) -> Result<Box<dyn PairSink>, FailureCause> + Send + Sync>,
+    /// A sink that combines states.
+    pub merge: Merge,
 }
+
+/// Makes a sink of encoded items for a sink of a type.
+pub type Decoder = fn(AnySink) -> Makes<Box<dyn RawSink>>;
 
 /// The item-wise entry points of a function: each is there if the function's types allow it.
 pub struct ItemFns {
@@ -83,7 +104,7 @@ pub struct ItemFns {
     /// Its name.
     pub returns_name: &'static str,
     /// A sink of encoded items for a sink of the function's (last) parameter; `None` if it takes neither one nor two.
-    pub decode: Option<fn(AnySink) -> Result<Box<dyn RawSink>, FailureCause>>,
+    pub decode: Option<Decoder>,
     /// `A -> R`
     pub map: Option<Through>,
     /// `&A -> bool`
@@ -117,7 +138,7 @@ impl ItemFns {
         }
     }
 
-    fn none<A: Data, R: 'static>(decode: fn(AnySink) -> Result<Box<dyn RawSink>, FailureCause>) -> ItemFns {
+    fn none<R: 'static>(decode: Decoder) -> ItemFns {
         ItemFns { decode: Some(decode), ..ItemFns::plain(never::<R>) }
     }
 }

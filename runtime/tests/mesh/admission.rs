@@ -128,11 +128,8 @@ async fn a_stranger_that_says_nothing_is_disconnected_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_bounded_in_number_and_members_get_in_once_they_are_gone() {
-    let limits = MeshLimits {
-        strangers_max: 4,
-        handshake_timeout: Duration::from_millis(1000),
-        ..MeshLimits::default()
-    };
+    let limits =
+        MeshLimits { strangers_max: 4, handshake_timeout: Duration::from_millis(1000), ..MeshLimits::default() };
     let node = Setup { limits, ..Setup::scheduler() }.start().await;
     let port = node.addr().to_string().rsplit('/').next().unwrap().parse::<u16>().unwrap();
     // Given sockets that say nothing at all, more than may wait.

@@ -6,7 +6,11 @@ use starling_runtime::value::Encoded;
 
 use crate::common::{Setup, cluster, task, value, within};
 
-pub(crate) async fn fetch(mesh: &Mesh, from: NodeId, tasks: &[TaskId]) -> Result<Vec<(TaskId, Option<Encoded>)>, MeshError> {
+pub(crate) async fn fetch(
+    mesh: &Mesh,
+    from: NodeId,
+    tasks: &[TaskId],
+) -> Result<Vec<(TaskId, Option<Encoded>)>, MeshError> {
     let mut blocks = Vec::new();
     within("the blocks", mesh.fetch(from, tasks, &mut |task, block| blocks.push((task, block)))).await?;
     Ok(blocks)
@@ -48,8 +52,10 @@ async fn many_fetches_and_puts_at_once_do_not_mix() {
     let rounds = (0..50).map(|index| async move {
         let block = value(index, 10, &[(index as usize + 1) * 5000]);
         mesh.put(to, task(index), block.clone()).await.unwrap();
-        assert!(fetch(mesh, to, &[task(index), task(9999)]).await.unwrap()
-            == [(task(index), Some(block)), (task(9999), None)]);
+        assert!(
+            fetch(mesh, to, &[task(index), task(9999)]).await.unwrap()
+                == [(task(index), Some(block)), (task(9999), None)]
+        );
     });
     within("all", futures::future::join_all(rounds)).await;
 }

@@ -44,9 +44,8 @@ pub(crate) fn task(index: u32) -> TaskId {
 }
 
 pub(crate) fn value(seed: u32, head: usize, buffers: &[usize]) -> Encoded {
-    let fill = |length: usize| {
-        Bytes::from((0..length).map(|at| (at as u32).wrapping_mul(seed | 1) as u8).collect::<Vec<_>>())
-    };
+    let fill =
+        |length: usize| Bytes::from((0..length).map(|at| (at as u32).wrapping_mul(seed | 1) as u8).collect::<Vec<_>>());
     Encoded { head: fill(head), buffers: buffers.iter().map(|&length| fill(length)).collect() }
 }
 

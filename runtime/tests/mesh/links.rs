@@ -99,11 +99,13 @@ async fn a_receiver_that_does_not_read_fills_the_queue_and_no_more() {
     let (mut far, _) = nodes[1].link().await;
     let frame = Bytes::from(vec![1; 256 * 1024]);
     let (mut sent, mut moved) = (0u32, Instant::now());
-    until("a standstill", || loop {
-        match near.tx.try_send(frame.clone()) {
-            Ok(()) => (sent, moved) = (sent + 1, Instant::now()),
-            Err(LinkError::Full) => return moved.elapsed() > Duration::from_millis(300),
-            Err(error) => panic!("{error}"),
+    until("a standstill", || {
+        loop {
+            match near.tx.try_send(frame.clone()) {
+                Ok(()) => (sent, moved) = (sent + 1, Instant::now()),
+                Err(LinkError::Full) => return moved.elapsed() > Duration::from_millis(300),
+                Err(error) => panic!("{error}"),
+            }
         }
     })
     .await;

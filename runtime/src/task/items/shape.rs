@@ -94,6 +94,7 @@ where
 }
 
 /// The shape of `|item: &U| ...`.
+#[allow(clippy::type_complexity)] // Only `task!` sees it.
 pub fn by_ref<C, U, R, F, M>(make: M) -> Shape<C, U::Owned, R, ByRef<U, F>, impl Make<C, ByRef<U, F>>>
 where
     U: ToOwned + ?Sized + 'static,
@@ -106,7 +107,7 @@ where
 impl<C: Data, A: Data, R: 'static, W: 'static, M: Make<C, W>> Shape<C, A, R, W, M> {
     /// The functions without any capability.
     pub fn base(&self) -> ItemFns {
-        ItemFns::none::<A, R>(decoder::<A>)
+        ItemFns::none::<R>(decoder::<A>)
     }
 }
 
@@ -412,6 +413,7 @@ impl<C: Data, A: Data, R: Ord + 'static, W: Look<A, R>, M: Make<C, W>> HasOrder 
 /// A closure of two parameters with its types: captures, state, item, result, closure, maker.
 pub struct FoldShape<C, S, A, R, W, M> {
     make: M,
+    #[allow(clippy::type_complexity)] // As many as it says.
     types: PhantomData<fn(C, S, A, W) -> R>,
 }
 
@@ -425,6 +427,7 @@ where
 }
 
 /// The shape of `|state: S, item: &U| ...`.
+#[allow(clippy::type_complexity)] // Only `task!` sees it.
 pub fn fold_by_ref<C, S, U, R, F, M>(make: M) -> FoldShape<C, S, U::Owned, R, ByRef<U, F>, impl Make<C, ByRef<U, F>>>
 where
     U: ToOwned + ?Sized + 'static,
@@ -437,7 +440,7 @@ where
 impl<C: Data, S: Data, A: Data, R: 'static, W: 'static, M: Make<C, W>> FoldShape<C, S, A, R, W, M> {
     /// The functions without any capability.
     pub fn base(&self) -> ItemFns {
-        ItemFns::none::<A, R>(decoder::<A>)
+        ItemFns::none::<R>(decoder::<A>)
     }
 }
 

@@ -118,7 +118,8 @@ impl<A: Data> RawSink for Decode<A> {
     }
 
     fn push_row(&mut self, row: &Row<'_>) -> Result<(), Stop> {
-        let item = row.record.deserialize(Some(row.header)).map_err(|error| Stop::Unfit(misfit(row.header, &error).into()))?;
+        let item =
+            row.record.deserialize(Some(row.header)).map_err(|error| Stop::Unfit(misfit(row.header, &error).into()))?;
         self.next.push(item)
     }
 

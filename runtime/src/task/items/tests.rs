@@ -11,8 +11,11 @@ macro_rules! task {
     ($($input:tt)*) => { starling_macros::task_closure!(crate = starling_runtime, $($input)*) };
 }
 
+/// A closure, and which step it is.
+type StepOf<'a> = (&'a FnRef, fn(&ItemFns) -> Option<&Through>);
+
 /// Feeds encoded items to the chain that `functions` form before `end`.
-fn run(functions: &[(&FnRef, fn(&ItemFns) -> Option<&Through>)], end: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
+fn run(functions: &[StepOf<'_>], end: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
     let mut raw = Some(end);
     let mut typed: Option<AnySink> = None;
     for (function, step) in functions.iter().rev() {
@@ -65,7 +68,7 @@ fn steps_chain_through_live_items_and_end_encoded() {
 #[test]
 fn counting_needs_no_type_and_taking_stops_early() {
     let items = strings(&["a", "b", "c"]);
-    assert_eq!(run(&[], Box::new(Count::default()), &items).0[0].items.decode::<u64>().unwrap(), [3]);
+    assert_eq!(run(&[], Box::<Count>::default(), &items).0[0].items.decode::<u64>().unwrap(), [3]);
     let two = run(&[], Box::new(Collect::new(2)), &items);
     assert_eq!(two.0[0].items.decode::<String>().unwrap(), ["a", "b"]);
 }
@@ -74,7 +77,7 @@ fn counting_needs_no_type_and_taking_stops_early() {
 fn an_error_of_try_map_fails_the_task_with_its_text() {
     let parse = task!(|word: String| word.parse::<u32>()).reference().unwrap();
     let through = parse.resolve().unwrap().try_map.as_ref().unwrap();
-    let typed = (through.open)(&parse.captures, (through.encode)(Box::new(Count::default()))).unwrap();
+    let typed = (through.open)(&parse.captures, (through.encode)(Box::<Count>::default())).unwrap();
     let mut head = parse.resolve().unwrap().decode.unwrap()(typed).unwrap();
     head.push_line("12").unwrap();
     let Err(Stop::Failed(cause)) = head.push_line("x") else { panic!("x is no number") };
@@ -160,7 +163,9 @@ fn a_row_is_given_its_type_by_its_column_names_and_a_bad_field_is_named() {
     let header = csv::ByteRecord::from(vec!["Owner", "Score"]);
     head.push_row(&Row { header: &header, record: &csv::ByteRecord::from(vec!["", "-3"]), offset: 0 }).unwrap();
     let bad = csv::ByteRecord::from(vec!["7", "x"]);
-    let Err(Stop::Unfit(text)) = head.push_row(&Row { header: &header, record: &bad, offset: 0 }) else { panic!("x is no score") };
+    let Err(Stop::Unfit(text)) = head.push_row(&Row { header: &header, record: &bad, offset: 0 }) else {
+        panic!("x is no score")
+    };
     assert_eq!(&*text, "column Score: invalid digit found in string");
     assert_eq!(head.finish().unwrap().0[0].items.decode::<String>().unwrap(), ["-3 None"]);
 }
@@ -196,7 +201,7 @@ fn a_result_type_that_depends_on_its_surroundings_is_refused() {
 #[test]
 fn a_key_hash_stays_as_it_is() {
     // Nodes of one cluster must agree on it.
-    assert_eq!(key_hash(b""), key_hash(b""));
+    assert_eq!([key_hash(b""), key_hash(b"a longer key")], [14_328_560_919_865_584_875, 5_997_894_562_776_135_926]);
     let spread: std::collections::BTreeSet<usize> = (0..1000_u32).map(|n| bucket_of(&n.to_le_bytes(), 16)).collect();
     assert_eq!(spread.len(), 16);
 }

@@ -1,0 +1,222 @@
+//! A scheduler with its peers played by the test, and effects as short lines of text.
+//!
+//! Workers and clients are told first, in the order in which the machine spoke: `w1 < compute 2#1 (0@1,2)` tells worker 1
+//! to compute task 2 under attempt 1 with the input 0, which workers 1 and 2 hold. Tasks are of job 0 unless said.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::{FailureCause, TaskFailure};
+use crate::ids::{Attempt, ClientId, JobId, KindId, NodeId, TaskId, Time, WorkerId};
+use crate::scheduler::{Config, Effects, Event, Scheduler, TaskState};
+use crate::spec::{TaskOptions, TaskSpec};
+use crate::wire::{FromClient, FromWorker, KindInfo, ResultAt, ToClient, ToWorker, WorkerInfo};
+
+/// How many workers may be lost under a task here.
+pub(super) const ALLOWED_FAILURES: u32 = 2;
+
+pub(super) struct Env {
+    pub(super) scheduler: Scheduler,
+    effects: Effects,
+    next_token: u64,
+}
+
+pub(super) fn task(index: u32) -> TaskId {
+    TaskId::new(JobId(0), index)
+}
+
+/// A task that is wanted and runs `work`.
+pub(super) fn spec(index: u32, inputs: &[u32]) -> TaskSpec {
+    TaskSpec {
+        task: task(index),
+        kind: KindId(1),
+        payload: Bytes::from(format!("payload {index}")),
+        inputs: inputs.iter().copied().collect(),
+        options: TaskOptions::default(),
+    }
+}
+
+/// The same, but nobody holds its result.
+pub(super) fn inner(index: u32, inputs: &[u32]) -> TaskSpec {
+    let mut spec = spec(index, inputs);
+    spec.options.wanted = false;
+    spec
+}
+
+pub(super) fn failure(index: u32) -> TaskFailure {
+    let cause = FailureCause::Error { message: "it broke".into(), sources: vec![] };
+    TaskFailure { task: task(index), name: "work".into(), node: None, cause }
+}
+
+pub(super) fn round_trip<T: Serialize + DeserializeOwned>(message: &T) -> T {
+    postcard::from_bytes(&postcard::to_allocvec(message).unwrap()).unwrap()
+}
+
+impl Env {
+    pub(super) fn empty() -> Env {
+        let kind = |kind, name: &str| KindInfo { kind: KindId(kind), name: name.into(), signature: "fn()".into() };
+        let config = Config { kinds: vec![kind(1, "work"), kind(2, "other")], allowed_failures: ALLOWED_FAILURES };
+        Env { scheduler: Scheduler::new(config), effects: Effects::default(), next_token: 100 }
+    }
+
+    /// Client 0 with job 0, and workers of so many threads, numbered from 1.
+    pub(super) fn new(nthreads: &[u32]) -> Env {
+        let mut env = Env::empty();
+        env.event(Event::ClientJoined { client: ClientId(0) });
+        env.client(0, FromClient::OpenJob { name: "job".into(), token: 0 });
+        for (worker, nthreads) in (1..).zip(nthreads) {
+            env.join(worker, *nthreads);
+        }
+        env.effects = Effects::default();
+        env
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        let event = match event {
+            Event::FromClient { client, message } => Event::FromClient { client, message: round_trip(&message) },
+            Event::FromWorker { worker, message } => Event::FromWorker { worker, message: round_trip(&message) },
+            other => other,
+        };
+        self.scheduler.handle(Time(0), event, &mut self.effects);
+        self.scheduler.check_invariants();
+    }
+
+    pub(super) fn client(&mut self, client: u32, message: FromClient) {
+        self.event(Event::FromClient { client: ClientId(client), message });
+    }
+
+    pub(super) fn worker(&mut self, worker: u32, message: FromWorker) {
+        self.event(Event::FromWorker { worker: WorkerId(worker), message });
+    }
+
+    pub(super) fn join(&mut self, worker: u32, nthreads: u32) {
+        let node = NodeId([worker as u8; 32]);
+        let info = WorkerInfo { node, name: format!("worker {worker}"), nthreads, memory_limit: 0 };
+        self.event(Event::WorkerJoined { worker: WorkerId(worker), info });
+    }
+
+    pub(super) fn lose(&mut self, worker: u32) {
+        self.event(Event::WorkerLost { worker: WorkerId(worker) });
+    }
+
+    /// Submits and swallows nothing: the answer is `c0 < accepted` or `c0 < rejected`.
+    pub(super) fn submit(&mut self, tasks: Vec<TaskSpec>) {
+        self.next_token += 1;
+        let token = self.next_token;
+        self.client(0, FromClient::Submit { job: JobId(0), token, kinds: vec![], tasks });
+    }
+
+    pub(super) fn release(&mut self, tasks: &[u32]) {
+        self.client(0, FromClient::Release { tasks: tasks.iter().map(|index| task(*index)).collect() });
+    }
+
+    pub(super) fn finish(&mut self, worker: u32, index: u32, attempt: u32) {
+        self.finish_with(worker, index, attempt, 10, 1_000_000);
+    }
+
+    pub(super) fn finish_with(&mut self, worker: u32, index: u32, attempt: u32, nbytes: u64, run_us: u64) {
+        let (task, attempt) = (task(index), Attempt(attempt));
+        self.worker(worker, FromWorker::Finished { task, attempt, nbytes, run_us, inline: None });
+    }
+
+    pub(super) fn fail(&mut self, worker: u32, index: u32, attempt: u32) {
+        let (task, attempt) = (task(index), Attempt(attempt));
+        self.worker(worker, FromWorker::Failed { task, attempt, failure: failure(index) });
+    }
+
+    pub(super) fn missing(&mut self, worker: u32, index: u32, attempt: u32, missing: &[(u32, &[u32])]) {
+        let missing = missing
+            .iter()
+            .map(|(input, holders)| (task(*input), holders.iter().map(|holder| WorkerId(*holder)).collect()))
+            .collect();
+        self.worker(worker, FromWorker::InputsMissing { task: task(index), attempt: Attempt(attempt), missing });
+    }
+
+    pub(super) fn replica(&mut self, worker: u32, index: u32) {
+        self.worker(worker, FromWorker::Replica { task: task(index) });
+    }
+
+    pub(super) fn state(&self, index: u32) -> TaskState {
+        self.scheduler.state(task(index))
+    }
+
+    /// All effects since the last call, in order.
+    pub(super) fn take(&mut self) -> Vec<String> {
+        let effects = std::mem::take(&mut self.effects);
+        let workers = effects
+            .to_workers
+            .iter()
+            .map(|(worker, message)| format!("w{} < {}", worker.0, describe_to_worker(&round_trip(message))));
+        let clients = effects
+            .to_clients
+            .iter()
+            .map(|(client, message)| format!("c{} < {}", client.0, describe_to_client(&round_trip(message))));
+        workers.chain(clients).collect()
+    }
+
+    #[track_caller]
+    pub(super) fn expect(&mut self, lines: &[&str]) {
+        assert_eq!(self.take(), lines);
+    }
+
+    /// Does something that another test asserts the effects of.
+    pub(super) fn quietly(&mut self, act: impl FnOnce(&mut Env)) {
+        act(self);
+        self.effects = Effects::default();
+    }
+}
+
+fn show(task: TaskId) -> String {
+    if task.job == JobId(0) { task.index.to_string() } else { task.to_string() }
+}
+
+fn show_ids(ids: impl IntoIterator<Item = WorkerId>) -> String {
+    ids.into_iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn describe_to_worker(message: &ToWorker) -> String {
+    match message {
+        ToWorker::Worker { worker, .. } => format!("worker {}", worker.0),
+        ToWorker::WorkerGone { worker } => format!("gone {}", worker.0),
+        ToWorker::Compute(assignment) => {
+            let inputs: Vec<String> = assignment
+                .inputs
+                .iter()
+                .map(|input| format!("{}@{}", show(input.task), show_ids(input.holders.iter().copied())))
+                .collect();
+            assert_eq!(assignment.payload, format!("payload {}", assignment.task.index));
+            let inputs = if inputs.is_empty() { String::new() } else { format!(" ({})", inputs.join(" ")) };
+            format!("compute {}#{}{inputs}", show(assignment.task), assignment.attempt.0)
+        }
+        ToWorker::Cancel { task, attempt } => format!("cancel {}#{}", show(*task), attempt.0),
+        ToWorker::Free { task } => format!("free {}", show(*task)),
+    }
+}
+
+fn describe_to_client(message: &ToClient) -> String {
+    match message {
+        ToClient::Worker { worker, .. } => format!("worker {}", worker.0),
+        ToClient::WorkerGone { worker } => format!("gone {}", worker.0),
+        ToClient::JobOpened { job, token, .. } => format!("opened {} for {token}", job.0),
+        ToClient::Accepted { .. } => "accepted".into(),
+        ToClient::Rejected { error, .. } => format!("rejected: {error}"),
+        ToClient::Finished { task, result: ResultAt::Inline(bytes), .. } => {
+            format!("finished {}: {} bytes inline", show(*task), bytes.len())
+        }
+        ToClient::Finished { task, nbytes, result: ResultAt::Workers(workers) } => {
+            format!("finished {}: {nbytes} bytes at {}", show(*task), show_ids(workers.iter().copied()))
+        }
+        ToClient::Failed { task, failure } => format!("failed {}: {failure}", show(*task)),
+        ToClient::Recomputing { task } => format!("recomputing {}", show(*task)),
+        ToClient::WhoHas { holders, .. } => {
+            let held: Vec<String> = holders
+                .iter()
+                .map(|(task, workers, nbytes)| {
+                    format!("{}@{} {nbytes}", show(*task), show_ids(workers.iter().copied()))
+                })
+                .collect();
+            format!("who has: {}", held.join("; "))
+        }
+    }
+}
