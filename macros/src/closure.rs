@@ -258,3 +258,33 @@ fn signature(input: &Input) -> String {
 fn digest(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(input: TokenStream) -> String {
+        expand(input).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_cannot_be_a_task_is_an_error_that_says_what_to_write() {
+        assert!(error(quote!(parse)).starts_with("task! takes a closure"));
+        assert!(error(quote!(|line| line)).starts_with("a task's parameter needs its type"));
+        assert!(error(quote!(|line: &mut String| ())).starts_with("a task cannot change its input"));
+        assert!(error(quote!(async |line: String| line)).starts_with("a task closure is not async"));
+        assert!(error(quote!([min] |n: u8| n > min)).starts_with("a capture needs its type"));
+        assert!(
+            error(quote!(|a: u8, b: u8, c: u8, d: u8, e: u8, f: u8| ())).starts_with("a task closure takes at most 5")
+        );
+    }
+
+    #[test]
+    fn the_signature_tells_bodies_apart_but_not_layouts() {
+        let of = |tokens| signature(&syn::parse2(tokens).unwrap());
+        let one = of(quote!([min: i64 = 3] |n: &i64| *n > min));
+        assert!(one.starts_with("[min:i64]|n:&i64|#"), "{one}");
+        assert_eq!(one, of("[ min : i64=4 ]\n|n: & i64|   *n>min".parse().unwrap()));
+        assert_ne!(one, of(quote!([min: i64 = 3] |n: &i64| *n >= min)));
+    }
+}

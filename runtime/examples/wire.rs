@@ -47,8 +47,14 @@ async fn main() {
     let (near, _events) = node("near").await;
     let (far, mut events) = node("far").await;
     near.join(&far.listen_addrs()[0]).await.unwrap();
-    bulk(&near, &far).await;
-    links(&near, &far, &mut events).await;
+    // `wire bulk` or `wire links` runs the one alone, for a profiler.
+    let only = std::env::args().nth(1);
+    if only.as_deref() != Some("links") {
+        bulk(&near, &far).await;
+    }
+    if only.as_deref() != Some("bulk") {
+        links(&near, &far, &mut events).await;
+    }
 }
 
 async fn bulk(near: &Mesh, far: &Mesh) {

@@ -1,8 +1,8 @@
 //! CSV files cut into blocks that the workers read in parallel, exactly, although quoted fields hold newlines.
 //!
-//! Pass one ([`scan`]): a task a block counts the block's quotes and notes its first record end under both assumptions,
+//! Pass one (`scan`): a task a block counts the block's quotes and notes its first record end under both assumptions,
 //! that it starts outside and inside a quoted field. The client turns these into exact ranges of whole records
-//! ([`split`]). Pass two ([`records`]): a task a range reads exactly its bytes, with no look at its neighbours. A file
+//! (`split`). Pass two (`records`): a task a range reads exactly its bytes, with no look at its neighbours. A file
 //! that is not RFC 4180 (a stray quote, an unclosed one, a record with another number of fields) is an error that names
 //! the line. Nothing here guesses: no dialects, no repairs.
 

@@ -16,7 +16,7 @@ use super::time::{Moment, Month};
 const VERSION: u32 = 1;
 
 /// Posts are planned so many at a time: an answer is in the same batch as its question.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 
 /// How far back an answer's question may be, in questions.
 const OPEN_QUESTIONS: usize = 200;
@@ -315,7 +315,7 @@ impl Generator {
         let count = 1 + self.random.below(5) as usize;
         let mut chosen = [usize::MAX; 5];
         for number in 0..count {
-            let tag = self.random.skewed(TAGS.len() as u64 * 8) as usize;
+            let tag = self.random.skewed(TAGS.len() as u64 * 32) as usize;
             if chosen[..number].contains(&tag) {
                 continue;
             }

@@ -34,8 +34,16 @@ pub(super) struct Batch {
 impl Worker {
     pub(super) fn on_peer(&mut self, worker: WorkerId, node: NodeId) {
         // The scheduler also tells a worker of itself. It never asks itself for anything.
-        if node != self.config.node {
-            self.peers.entry(worker).or_insert_with(|| Peer { node, wanted: BinaryHeap::new(), listed: None });
+        if node == self.config.node || self.peers.contains_key(&worker) {
+            return;
+        }
+        self.peers.insert(worker, Peer { node, wanted: BinaryHeap::new(), listed: None });
+        // A scheduler names a worker before it mentions it; but what was mentioned before is not forgotten.
+        let mentioned = self.missing.iter().filter(|entry| entry.1.untried.contains(&worker)).map(|entry| *entry.0);
+        let mut mentioned: Vec<TaskId> = mentioned.collect();
+        mentioned.sort_unstable();
+        for task in mentioned {
+            self.enqueue(task);
         }
     }
 

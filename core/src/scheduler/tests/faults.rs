@@ -223,7 +223,7 @@ fn a_worker_is_believed_only_about_the_inputs_of_its_own_task() {
         env.finish(1, 0, 1);
     });
     env.missing(2, 1, 1, &[(0, &[1])]);
-    env.expect(&["w1 < compute 1#2"]);
+    env.expect(&["w2 < compute 1#2"]);
     assert_eq!(env.scheduler.who_has(task(0)), [WorkerId(1)]);
 }
 

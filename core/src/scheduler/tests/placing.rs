@@ -64,11 +64,13 @@ fn a_worker_is_given_two_tasks_a_thread_while_durations_are_unknown() {
     env.submit((0..10).map(|index| spec(index, &[])).collect());
     env.expect(&["w1 < compute 0#1", "w1 < compute 1#1", "w1 < compute 2#1", "w1 < compute 3#1", "c0 < accepted"]);
     assert_eq!(env.state(4), TaskState::Queued);
-    // They take a second each: one more than there are threads is enough.
+    // They take a second each: one more than there are threads is enough from now on.
     env.finish(1, 0, 1);
-    env.expect(&["c0 < finished 0: 10 bytes at 1"]);
+    env.expect(&["w1 < compute 4#1", "c0 < finished 0: 10 bytes at 1"]);
     env.finish(1, 1, 1);
-    env.expect(&["w1 < compute 4#1", "c0 < finished 1: 10 bytes at 1"]);
+    env.expect(&["c0 < finished 1: 10 bytes at 1"]);
+    env.finish(1, 2, 1);
+    env.expect(&["w1 < compute 5#1", "c0 < finished 2: 10 bytes at 1"]);
 }
 
 #[test]

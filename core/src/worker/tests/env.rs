@@ -1,0 +1,187 @@
+//! A worker with its scheduler, store and threads played by the test, and effects as short lines of text: `> ...` is
+//! said to the scheduler, `run 2#1 (0 1)` begins task 2 under attempt 1 with the inputs 0 and 1. Tasks are of job 0.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::FailureCause;
+use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Time, WorkerId};
+use crate::wire::{Assignment, FromWorker, InputAt, Priority, ToWorker};
+use crate::worker::{Config, Effect, Event, Outcome, Worker};
+
+pub(super) struct Env {
+    pub(super) worker: Worker,
+    effects: Vec<Effect>,
+}
+
+/// The worker itself is known to others under this id.
+pub(super) const OWN: u32 = 0;
+
+pub(super) fn task(index: u32) -> TaskId {
+    TaskId::new(JobId(0), index)
+}
+
+/// An assignment under attempt 1. The index is the priority. Each input comes with its holders, and has 10 bytes.
+pub(super) fn assignment(index: u32, inputs: &[(u32, &[u32])]) -> Assignment {
+    Assignment {
+        task: task(index),
+        attempt: Attempt(1),
+        kind: KindId(1),
+        payload: Bytes::from(format!("payload {index}")),
+        inputs: inputs
+            .iter()
+            .map(|(input, holders)| InputAt {
+                task: task(*input),
+                nbytes: 10,
+                holders: holders.iter().map(|holder| WorkerId(*holder)).collect(),
+            })
+            .collect(),
+        priority: Priority { user: 0, submission: 0, order: index },
+        inline_result: false,
+    }
+}
+
+fn round_trip<T: Serialize + DeserializeOwned>(message: &T) -> T {
+    postcard::from_bytes(&postcard::to_allocvec(message).unwrap()).unwrap()
+}
+
+impl Env {
+    /// A worker of so many threads that knows the workers 1 to 3.
+    pub(super) fn new(nthreads: u32) -> Env {
+        Env::with(nthreads, 10, 1_000)
+    }
+
+    pub(super) fn with(nthreads: u32, fetches_max: usize, fetch_bytes_max: u64) -> Env {
+        let config = Config { node: NodeId([OWN as u8; 32]), nthreads, fetches_max, fetch_bytes_max };
+        let mut env = Env { worker: Worker::new(config), effects: Vec::new() };
+        (0..=3).for_each(|peer| env.peer(peer));
+        env
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        let event = match event {
+            Event::FromScheduler(message) => Event::FromScheduler(round_trip(&message)),
+            other => other,
+        };
+        self.worker.handle(Time(0), event, &mut self.effects);
+        self.worker.check_invariants();
+    }
+
+    pub(super) fn peer(&mut self, peer: u32) {
+        let message = ToWorker::Worker { worker: WorkerId(peer), node: NodeId([peer as u8; 32]) };
+        self.event(Event::FromScheduler(message));
+    }
+
+    pub(super) fn gone(&mut self, peer: u32) {
+        self.event(Event::FromScheduler(ToWorker::WorkerGone { worker: WorkerId(peer) }));
+    }
+
+    pub(super) fn assign(&mut self, assignment: Assignment) {
+        self.event(Event::FromScheduler(ToWorker::Compute(assignment)));
+    }
+
+    pub(super) fn compute(&mut self, index: u32, inputs: &[(u32, &[u32])]) {
+        self.assign(assignment(index, inputs));
+    }
+
+    pub(super) fn compute_again(&mut self, index: u32, attempt: u32, inputs: &[(u32, &[u32])]) {
+        self.assign(Assignment { attempt: Attempt(attempt), ..assignment(index, inputs) });
+    }
+
+    pub(super) fn cancel(&mut self, index: u32, attempt: u32) {
+        let message = ToWorker::Cancel { task: task(index), attempt: Attempt(attempt) };
+        self.event(Event::FromScheduler(message));
+    }
+
+    pub(super) fn free(&mut self, index: u32) {
+        self.event(Event::FromScheduler(ToWorker::Free { task: task(index) }));
+    }
+
+    /// The peer gives those outputs that have a size.
+    pub(super) fn fetched(&mut self, from: u32, outcome: &[(u32, Option<u64>)]) {
+        let outcome = outcome.iter().map(|(index, nbytes)| (task(*index), *nbytes)).collect();
+        self.event(Event::Fetched { from: WorkerId(from), outcome });
+    }
+
+    pub(super) fn executed(&mut self, index: u32, attempt: u32) {
+        let outcome = Outcome::Stored { nbytes: 10, inline: Some(Bytes::from_static(b"small")) };
+        self.event(Event::Executed { task: task(index), attempt: Attempt(attempt), run_us: 7, outcome });
+    }
+
+    pub(super) fn failed(&mut self, index: u32, attempt: u32) {
+        let cause = FailureCause::UnknownKind;
+        let outcome = Outcome::Failed { name: "work".into(), cause };
+        self.event(Event::Executed { task: task(index), attempt: Attempt(attempt), run_us: 7, outcome });
+    }
+
+    /// A value is in the store.
+    pub(super) fn stored(&mut self, index: u32) {
+        self.event(Event::Stored { task: task(index), nbytes: 10 });
+    }
+
+    pub(super) fn holds(&self, index: u32) -> bool {
+        self.worker.holds(task(index))
+    }
+
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    pub(super) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.effects).iter().map(describe).collect()
+    }
+
+    #[track_caller]
+    pub(super) fn expect(&mut self, lines: &[&str]) {
+        assert_eq!(self.take(), lines);
+    }
+
+    #[track_caller]
+    pub(super) fn expect_idle(&self) {
+        let worker = &self.worker;
+        assert_eq!((worker.assignments_len(), worker.executing_len(), worker.fetches_len()), (0, 0, 0));
+        assert!(worker.missing.is_empty() && worker.stale.is_empty(), "{worker:?}");
+    }
+}
+
+fn show_ids<T>(ids: &[T], show: impl Fn(&T) -> u32) -> String {
+    ids.iter().map(|id| show(id).to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn describe(effect: &Effect) -> String {
+    match effect {
+        Effect::ToScheduler(message) => format!("> {}", describe_message(&round_trip(message))),
+        Effect::Fetch { from, node, tasks } => {
+            assert_eq!(node.0[0], from.0 as u8);
+            format!("fetch {} from {}", show_ids(tasks, |task| task.index), from.0)
+        }
+        Effect::Execute(execution) => {
+            assert_eq!(execution.payload, format!("payload {}", execution.task.index));
+            let inputs = show_ids(&execution.inputs, |task| task.index);
+            format!("run {}#{} ({inputs})", execution.task.index, execution.attempt.0)
+        }
+        Effect::Free { task } => format!("free {}", task.index),
+    }
+}
+
+fn describe_message(message: &FromWorker) -> String {
+    match message {
+        FromWorker::Finished { task, attempt, nbytes, run_us, inline } => {
+            let inline = if inline.is_some() { " inline" } else { "" };
+            format!("finished {}#{}: {nbytes} bytes{inline} in {run_us}", task.index, attempt.0)
+        }
+        FromWorker::Failed { task, attempt, failure } => {
+            assert_eq!((failure.task, failure.node), (*task, Some(NodeId([OWN as u8; 32]))));
+            format!("failed {}#{}", task.index, attempt.0)
+        }
+        FromWorker::InputsMissing { task, attempt, missing } => {
+            let missing: Vec<String> = missing
+                .iter()
+                .map(|(input, tried)| format!("{} not at {}", input.index, show_ids(tried, |worker| worker.0)))
+                .collect();
+            format!("missing for {}#{}: {}", task.index, attempt.0, missing.join("; "))
+        }
+        FromWorker::Replica { task } => format!("replica {}", task.index),
+    }
+}
