@@ -159,13 +159,13 @@ impl RegistryActor {
             }
             Input::FromPeer { peer, messages } => {
                 for message in messages {
-                    self.from_peer(peer, message);
+                    self.heard(peer, message);
                 }
             }
         }
     }
 
-    fn from_peer(&mut self, peer: NodeId, message: Gossip) {
+    fn heard(&mut self, peer: NodeId, message: Gossip) {
         match message {
             Gossip::Ask { digest, answer } => {
                 let deltas = self.registry.lacking(&digest, CHANGES_MAX);

@@ -1,13 +1,16 @@
 //! What the machine's own sockets do: the yardstick beside the figures that depend on them.
 //!
-//! The other end is this program again, in a process of its own, so that a wake-up costs what it costs a cluster.
+//! The other end is this program again, in a process of its own, so that a wake-up costs what it costs a cluster. Left to
+//! itself the kernel may put both ends of a ping-pong on one core, where it takes a tenth of the time; so the ends of a
+//! ping-pong are pinned, and a figure says on how many cores it was taken.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::measure::median;
 use crate::processes::{Process, own_program};
@@ -36,12 +39,13 @@ pub(crate) fn serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves one connection.
+/// Serves one connection. Its first two bytes say what is wanted, and on which core if that matters.
 fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut what = [0; 1];
+    let mut what = [0; 2];
     stream.read_exact(&mut what)?;
     if what[0] == PING_PONG {
+        pin(what[1].into())?;
         let mut ping = [0; PING_BYTES];
         loop {
             match stream.read_exact(&mut ping) {
@@ -68,6 +72,31 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
+/// Where the two ends of a ping-pong run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cores {
+    /// Both on one core.
+    One,
+    /// Each on its own, so that every message wakes a core.
+    Two,
+}
+
+/// The cores that this process may use.
+fn available_cores() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
+}
+
+/// Keeps the calling thread on a core.
+fn pin(core: usize) -> io::Result<()> {
+    if core >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "there is no such core"));
+    }
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
 /// The other end, started.
 pub(crate) struct RawTcp {
     _process: Process,
@@ -84,19 +113,31 @@ impl RawTcp {
         Ok(RawTcp { _process: process, address })
     }
 
-    fn connect(&self, what: u8) -> anyhow::Result<TcpStream> {
-        connect(&self.address, what).context("the raw TCP process does not answer")
-    }
-
-    /// The median ping-pong of this many, in seconds.
-    pub(crate) fn ping_pong(&self, trips: u32) -> anyhow::Result<f64> {
-        let mut stream = self.connect(PING_PONG)?;
-        Ok(ping_pong(&mut stream, trips)?)
+    /// The median ping-pong of this many, in seconds; `None` if it is to be across two cores and there is only one.
+    pub(crate) fn ping_pong(&self, cores: Cores, trips: u32) -> anyhow::Result<Option<f64>> {
+        let available = available_cores()?;
+        let own = *available.first().context("no core may be used")?;
+        let other = match cores {
+            Cores::One => own,
+            Cores::Two => match available.get(1) {
+                Some(other) => *other,
+                None => return Ok(None),
+            },
+        };
+        let other = u8::try_from(other).context("the core's number is too large")?;
+        let address = self.address.clone();
+        // In a thread of its own, which alone is pinned.
+        let pinned = std::thread::spawn(move || {
+            pin(own)?;
+            ping_pong(&mut connect(&address, PING_PONG, other)?, trips)
+        });
+        let median = pinned.join().map_err(|_| anyhow!("the pinging thread panicked"))?;
+        Ok(Some(median.context("the raw TCP process does not answer")?))
     }
 
     /// A connection on which blocks can be asked for.
     pub(crate) fn stream(&self) -> anyhow::Result<TcpStream> {
-        self.connect(STREAM)
+        connect(&self.address, STREAM, 0).context("the raw TCP process does not answer")
     }
 }
 
@@ -105,11 +146,11 @@ pub(crate) fn listening_on(line: &str) -> Option<String> {
     line.split_once("listening on ").map(|(_, address)| address.trim().to_owned())
 }
 
-fn connect(address: &str, what: u8) -> io::Result<TcpStream> {
+fn connect(address: &str, what: u8, core: u8) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(&[what])?;
+    stream.write_all(&[what, core])?;
     Ok(stream)
 }
 
@@ -153,18 +194,23 @@ mod tests {
 
     #[test]
     fn pings_come_back_as_they_were() {
-        let mut stream = connect(&serve_one(), PING_PONG).unwrap();
+        let mut stream = connect(&serve_one(), PING_PONG, available_cores().unwrap()[0] as u8).unwrap();
         assert!(ping_pong(&mut stream, 50).unwrap() > 0.0);
     }
 
     #[test]
     fn a_block_that_is_asked_for_comes_whole_and_again() {
-        let mut stream = connect(&serve_one(), STREAM).unwrap();
+        let mut stream = connect(&serve_one(), STREAM, 0).unwrap();
         for _ in 0..2 {
             let mut buffer = vec![0; 3 * BLOCK_BYTES + 5];
             assert!(receive(&mut stream, &mut buffer).unwrap() > 0.0);
             assert!(buffer.iter().all(|byte| *byte == 7));
         }
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_an_error() {
+        assert!(pin(CpuSet::MAX_CPU).is_err());
     }
 
     #[test]

@@ -104,6 +104,13 @@ impl Line {
         self.with(field, rounded(value))
     }
 
+    /// Without what it used, which was not measured.
+    pub(crate) fn without_usage(mut self) -> Line {
+        self.cpu_s = None;
+        self.peak_rss_mb = None;
+        self
+    }
+
     /// The answer was wrong.
     pub(crate) fn wrong(mut self, wrong: bool) -> Line {
         self.ok = self.ok && !wrong;

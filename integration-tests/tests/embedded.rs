@@ -1,5 +1,7 @@
 //! The task API against an embedded cluster: real nodes, real mesh, one process.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a helper is the test's failure too")]
+
 use std::time::Duration;
 
 use starling::{Buffer, ClientError, Cluster, FailureCause};

@@ -1,5 +1,7 @@
 //! Clusters of real processes on loopback: three of them at work, and one of them killed.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a helper is the test's failure too")]
+
 use std::time::{Duration, Instant};
 
 use starling::ClientError;

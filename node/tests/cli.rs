@@ -1,5 +1,7 @@
 //! The `node` command as a person uses it: the bare commands, and what it says to wrong input.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a helper is the test's failure too")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;

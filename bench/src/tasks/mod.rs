@@ -8,7 +8,7 @@ use starling::Cluster;
 use crate::measure::{Measured, Plan, Repeat, median, percentile};
 use crate::peers::{self, Ask, Peer};
 use crate::processes::NodeProcesses;
-use crate::raw_tcp::{RAW_TCP, RawTcp};
+use crate::raw_tcp::{Cores, RAW_TCP, RawTcp};
 use crate::report::{Line, Report, STARLING, tell};
 
 mod graphs;
@@ -119,37 +119,38 @@ async fn measure_graph(plan: &Plan, case: &Case) -> anyhow::Result<Line> {
     Ok(line)
 }
 
-/// One task after another, each waited for, and the raw TCP ping-pong of the same minute.
+/// One task after another, each waited for, and the raw TCP ping-pongs of the same minute.
 async fn measure_roundtrip(plan: &Plan) -> anyhow::Result<Vec<Line>> {
     let trips = if plan.quick { ROUNDTRIPS / 5 } else { ROUNDTRIPS };
     let raw = RawTcp::start()?;
-    raw.ping_pong(trips)?;
     let connected = connected(plan).await?;
     let mut repeat = Repeat::start(plan.runs, plan.budget());
-    let mut p99s = Vec::new();
-    let mut raws = Vec::new();
+    let (mut p99s, mut one_core, mut two_cores) = (Vec::new(), Vec::new(), Vec::new());
     while repeat.wants_more() {
-        let trips = tokio::time::timeout(plan.timeout(), graphs::round_trips(&connected.cluster, trips));
-        let micros = trips.await.context("the round trips did not end in time")??;
+        let made = tokio::time::timeout(plan.timeout(), graphs::round_trips(&connected.cluster, trips));
+        let micros = made.await.context("the round trips did not end in time")??;
         p99s.extend(percentile(&micros, 0.99));
         repeat.add(median(&micros).context("no round trip was made")?);
         // Between the runs, while the cluster is idle: the machine's wake-ups drift from minute to minute.
-        raws.push(raw.ping_pong(trips_of(plan))? * 1e6);
+        one_core.extend(raw.ping_pong(Cores::One, trips)?.map(|seconds| seconds * 1e6));
+        two_cores.extend(raw.ping_pong(Cores::Two, trips)?.map(|seconds| seconds * 1e6));
     }
-    let measured = repeat.finish();
     let note = format!("a run is the median of {trips} single tasks; cpu_s includes the raw ping-pongs");
-    let raw_p50 = median(&raws).unwrap_or(0.0);
-    let line = Line::new(BENCH, "roundtrip-p50", STARLING, "us", &measured)
+    let mut line = Line::new(BENCH, "roundtrip-p50", STARLING, "us", &repeat.finish())
         .note(note)
+        .note("raw_tcp_p50 is across two cores")
         .with_figure("p99", median(&p99s).unwrap_or(0.0))
-        .with_figure("raw_tcp_p50", raw_p50);
-    let beside = Measured { values: raws, ..Measured::default() };
-    let note = "64 bytes there and back between two processes, in the same run; one trip";
-    Ok(vec![line, Line::new(BENCH, "roundtrip-p50", RAW_TCP, "us", &beside).note(note)])
-}
-
-fn trips_of(plan: &Plan) -> u32 {
-    if plan.quick { ROUNDTRIPS / 5 } else { ROUNDTRIPS }
+        .with_figure("raw_tcp_one_core_p50", median(&one_core).unwrap_or(0.0));
+    let Some(raw_p50) = median(&two_cores) else {
+        return Ok(vec![line.note("not measured: there is only one core")]);
+    };
+    line = line.with_figure("raw_tcp_p50", raw_p50);
+    let beside = Measured { values: two_cores, ..Measured::default() };
+    let beside = Line::new(BENCH, "roundtrip-p50", RAW_TCP, "us", &beside)
+        .without_usage()
+        .note("one ping-pong of 64 bytes between two processes pinned to two cores, in the same run")
+        .with_figure("one_core", median(&one_core).unwrap_or(0.0));
+    Ok(vec![line, beside])
 }
 
 /// What a peer is asked, in sizes that end in half a minute at what is known of its speed.

@@ -195,13 +195,18 @@ impl Scheduler {
         self.check_sometimes();
     }
 
-    /// Checks the invariants after every event while that is cheap, and later so seldom that it stays cheap.
+    /// Checks the invariants after every event while there are few tasks, and then so seldom that an event's share of
+    /// the cost stays the same.
     #[cfg(debug_assertions)]
     fn check_sometimes(&mut self) {
         self.unchecked += 1;
-        if self.unchecked > self.counts().total() / 1_000 * 1_000 {
+        if self.unchecked > self.counts().total() / CHECKED_EACH_MAX {
             self.unchecked = 0;
             self.check_invariants();
         }
     }
 }
+
+/// Up to so many tasks, a debug build checks the invariants after every event.
+#[cfg(debug_assertions)]
+const CHECKED_EACH_MAX: u64 = 250;

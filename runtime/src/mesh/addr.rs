@@ -127,7 +127,11 @@ pub(crate) async fn resolve(addr: &Multiaddr) -> Result<Vec<Multiaddr>, MeshErro
     };
     let unknown = |why: String| MeshError::UnknownHost { host: host.to_string(), why };
     let found = tokio::net::lookup_host((host.as_ref(), port)).await.map_err(|error| unknown(error.to_string()))?;
-    let addrs: Vec<_> = found.take(ADDRS_MAX).map(|at| tcp(at.ip(), at.port())).collect();
+    let mut found: Vec<_> = found.collect();
+    // What was asked for comes first; a name that has only the other kind is no reason to fail.
+    let v6_first = matches!(addr.iter().next(), Some(Protocol::Dns6(_)));
+    found.sort_by_key(|at| at.is_ipv4() == v6_first);
+    let addrs: Vec<_> = found.into_iter().take(ADDRS_MAX).map(|at| tcp(at.ip(), at.port())).collect();
     if addrs.is_empty() { Err(unknown("it has no address".to_owned())) } else { Ok(addrs) }
 }
 

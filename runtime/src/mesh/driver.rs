@@ -337,7 +337,7 @@ impl Driver {
                 }
             }
             PeerMsg::Packet { from: author, to, data } if to == self.shared.node => {
-                if author != from {
+                if author != from && self.shared.view.borrow().members.contains_key(&author) {
                     self.routes.insert(author, from);
                 }
                 self.membership.packet(now, &data);
@@ -356,7 +356,8 @@ impl Driver {
 
     /// A peer that cannot dial us wants a bulk connection.
     fn dial_back(&mut self, node: NodeId) {
-        if self.shared.table().conn(node, Plane::Bulk).is_some() {
+        let under_way = self.shared.pool.gate(node, Plane::Bulk).try_lock().is_err();
+        if under_way || self.shared.table().conn(node, Plane::Bulk).is_some() {
             return;
         }
         let shared = self.shared.clone();

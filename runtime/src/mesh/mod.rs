@@ -272,22 +272,22 @@ impl Mesh {
     /// lost everybody dials them again.
     pub async fn join(&self, addr: &Multiaddr) -> Result<NodeId, MeshError> {
         let shared = self.shared();
-        let mut outcome = Err(MeshError::UnknownHost { host: addr.to_string(), why: "it has no address".to_owned() });
+        let mut failure = None;
         for ip in addr::resolve(addr).await? {
             let (reply, answer) = oneshot::channel();
             let join = Cmd::Join { addr: ip, peer: addr::peer_in(addr), reply };
             shared.cmds.send(join).await.map_err(|_| MeshError::Closed)?;
             let timeout = shared.limits.join_timeout;
             let late = || MeshError::Timeout { what: format!("joining at {addr}"), ms: timeout.as_millis() as u64 };
-            outcome = match tokio::time::timeout(timeout, answer).await {
-                Ok(answer) => answer.unwrap_or(Err(MeshError::Closed)),
-                Err(_) => Err(late()),
+            match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(Ok(node))) => return Ok(node),
+                Ok(Ok(Err(error))) => failure.get_or_insert(error),
+                Ok(Err(_)) => failure.insert(MeshError::Closed),
+                Err(_) => failure.get_or_insert_with(late),
             };
-            if outcome.is_ok() {
-                break;
-            }
         }
-        outcome
+        // What the first address came to tells a person most.
+        Err(failure.unwrap_or(MeshError::Closed))
     }
 
     /// The live members, this node among them, as of the latest gossip.

@@ -9,6 +9,8 @@ use std::future::{Ready, ready};
 use std::io;
 use std::iter;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures::{AsyncRead, AsyncWrite};
@@ -25,16 +27,72 @@ const STREAMS_MAX: usize = 512;
 /// Streams that wait for the swarm to take them. One more is dropped, which its opener sees as a reset.
 const INBOUND_WAITING_MAX: usize = 64;
 
+/// What a peer may send before it is admitted. The handshake takes less than a KiB of it.
+const STRANGER_BYTES_MAX: usize = 64 * 1024;
+
 /// The upgrade of an authenticated connection to a multiplexed one.
 #[derive(Clone, Debug)]
-pub(crate) struct Upgrade(yamux::Config);
+pub(crate) struct Upgrade {
+    config: yamux::Config,
+    admitted: Arc<AtomicBool>,
+}
 
 impl Upgrade {
-    pub(crate) fn new() -> Upgrade {
+    /// Until the flag is set, little is taken in from the peer.
+    pub(crate) fn new(admitted: Arc<AtomicBool>) -> Upgrade {
         let mut config = yamux::Config::default();
         config.set_split_send_size(FRAME_BYTES_MAX);
         config.set_max_num_streams(STREAMS_MAX);
-        Upgrade(config)
+        Upgrade { config, admitted }
+    }
+
+    fn muxer<C: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: C, mode: yamux::Mode) -> Muxer<C> {
+        let io = Metered { io, admitted: self.admitted, taken: 0 };
+        let connection = yamux::Connection::new(io, self.config, mode);
+        Muxer { connection, closed: CancellationToken::new(), inbound: VecDeque::new(), inbound_waker: None }
+    }
+}
+
+/// A connection that breaks when a peer that is not admitted sends more than a handshake needs.
+pub(crate) struct Metered<C> {
+    io: C,
+    admitted: Arc<AtomicBool>,
+    /// Bytes taken in before the admission.
+    taken: usize,
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Metered<C> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let count = std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if !self.admitted.load(Ordering::Acquire) {
+            self.taken += count;
+            if self.taken > STRANGER_BYTES_MAX {
+                return Poll::Ready(Err(io::Error::other("the peer sent too much before its admission")));
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Metered<C> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_close(cx)
     }
 }
 
@@ -53,7 +111,7 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrad
     type Future = Ready<io::Result<Muxer<C>>>;
 
     fn upgrade_inbound(self, io: C, _: &'static str) -> Self::Future {
-        ready(Ok(Muxer::new(io, self.0, yamux::Mode::Server)))
+        ready(Ok(self.muxer(io, yamux::Mode::Server)))
     }
 }
 
@@ -63,13 +121,13 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
     type Future = Ready<io::Result<Muxer<C>>>;
 
     fn upgrade_outbound(self, io: C, _: &'static str) -> Self::Future {
-        ready(Ok(Muxer::new(io, self.0, yamux::Mode::Client)))
+        ready(Ok(self.muxer(io, yamux::Mode::Client)))
     }
 }
 
 /// A multiplexed connection.
 pub(crate) struct Muxer<C> {
-    connection: yamux::Connection<C>,
+    connection: yamux::Connection<Metered<C>>,
     /// Cancelled when this side closes the connection, or drops it.
     closed: CancellationToken,
     /// Inbound streams that came while the connection was driven for other ends.
@@ -79,11 +137,6 @@ pub(crate) struct Muxer<C> {
 }
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Muxer<C> {
-    fn new(io: C, config: yamux::Config, mode: yamux::Mode) -> Muxer<C> {
-        let connection = yamux::Connection::new(io, config, mode);
-        Muxer { connection, closed: CancellationToken::new(), inbound: VecDeque::new(), inbound_waker: None }
-    }
-
     fn substream(&self, stream: yamux::Stream) -> Substream {
         let end = || Box::pin(self.closed.clone().cancelled_owned());
         Substream { stream, read_end: end(), write_end: end() }

@@ -6,18 +6,18 @@
 //! protocol and nothing else: a stranger is told of no other. Which connections to make, admit or close is decided
 //! elsewhere.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::num::NonZeroU8;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo, Version};
-use libp2p::core::{Endpoint, Transport as _};
+use libp2p::core::{ConnectedPoint, Endpoint, Transport as _};
 use libp2p::identity::Keypair;
 use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{
@@ -45,17 +45,23 @@ const OPENS_WAITING: usize = 16;
 /// A swarm that listens nowhere yet.
 pub(crate) fn swarm(keypair: &Keypair, limits: &MeshLimits) -> Result<Swarm<Behaviour>, MeshError> {
     let noise = noise::Config::new(keypair).map_err(|error| MeshError::Transport(error.to_string()))?;
+    let arrivals = Arrivals::default();
+    let gates = arrivals.clone();
     let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .upgrade(Version::V1)
         .authenticate(noise)
-        .multiplex(muxer::Upgrade::new())
+        .multiplex_ext(move |_, point| match point {
+            ConnectedPoint::Listener { send_back_addr, .. } => muxer::Upgrade::new(gates.open(send_back_addr)),
+            // Whom we dial we have chosen, and do not wait for long.
+            ConnectedPoint::Dialer { .. } => muxer::Upgrade::new(Arc::new(AtomicBool::new(true))),
+        })
         .timeout(limits.handshake_timeout)
         .boxed();
     let config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(Duration::from_secs(60))
         .with_dial_concurrency_factor(NonZeroU8::MAX)
         .with_max_negotiating_inbound_streams(64);
-    let behaviour = Behaviour::new(limits.strangers_max);
+    let behaviour = Behaviour::new(limits.strangers_max, arrivals);
     Ok(Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config))
 }
 
@@ -139,12 +145,31 @@ pub(crate) struct Behaviour {
     conns: Vec<Conn>,
     /// Inbound connections that are being set up: all and only those that the swarm has not said to be up or failed.
     arriving: HashSet<ConnectionId>,
+    arrivals: Arrivals,
     strangers_max: usize,
 }
 
+/// Whether inbound connections are admitted, which their transport has to know: it takes little from a stranger. By the
+/// other end's address, from when the transport is set up until the swarm says that the connection is up, or is not.
+#[derive(Clone, Default)]
+struct Arrivals(Arc<Mutex<HashMap<Multiaddr, Arc<AtomicBool>>>>);
+
+impl Arrivals {
+    fn open(&self, remote: &Multiaddr) -> Arc<AtomicBool> {
+        let admitted = Arc::new(AtomicBool::new(false));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(remote.clone(), admitted.clone());
+        admitted
+    }
+
+    fn take(&self, remote: &Multiaddr) -> Arc<AtomicBool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(remote).unwrap_or_default()
+    }
+}
+
 impl Behaviour {
-    fn new(strangers_max: usize) -> Behaviour {
-        Behaviour { events: VecDeque::new(), waker: None, conns: Vec::new(), arriving: HashSet::new(), strangers_max }
+    fn new(strangers_max: usize, arrivals: Arrivals) -> Behaviour {
+        Behaviour {
+            arrivals, events: VecDeque::new(), waker: None, conns: Vec::new(), arriving: HashSet::new(), strangers_max }
     }
 
     /// The connection, while it is up.
@@ -164,7 +189,7 @@ impl Behaviour {
 
     fn connected(&mut self, id: ConnectionId, peer: PeerId, remote: &Multiaddr, dialer: bool) -> Handler {
         let (opens, requests) = mpsc::channel(OPENS_WAITING);
-        let admitted = Arc::new(AtomicBool::new(false));
+        let admitted = if dialer { Arc::default() } else { self.arrivals.take(remote) };
         let closed = CancellationToken::new();
         let conn = Conn { id, peer, dialer, remote: remote.clone(), closed, admitted: admitted.clone(), opens };
         self.conns.push(conn);
@@ -231,6 +256,7 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::ListenFailure(failure) => {
                 self.arriving.remove(&failure.connection_id);
+                self.arrivals.take(failure.send_back_addr);
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, Stream};
@@ -19,6 +19,12 @@ use super::net::Conn;
 use super::wire::PeerMsg;
 use super::{BlockStore, DownReason, Member, MeshError, MeshEvent, MeshLimits, Role};
 use crate::secret::ClusterSecret;
+
+/// How long a node has to make a control connection that we could not make.
+const ARRIVAL_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a dial for bulk is given before the node is asked to dial us as well.
+const DIAL_BACK_AFTER: Duration = Duration::from_millis(500);
 
 /// The answer to a dial: the node at the other end, once it is admitted and, on the control plane, in sync.
 pub(crate) type DialReply = oneshot::Sender<Result<NodeId, MeshError>>;
@@ -218,34 +224,48 @@ impl Shared {
         if failed_at.is_some_and(|at| at.elapsed() < self.limits.redial_after) {
             return Err(no_route("it could not be dialed a moment ago"));
         }
-        let mut why = "it has no address to dial";
-        if !addrs.is_empty() {
-            match self.dial(node, addrs, plane).await {
-                Ok(conn) => {
-                    *failed_at = None;
-                    return Ok(conn);
+        let why = if addrs.is_empty() { "it has no address to dial" } else { "it could not be dialed" };
+        let mut refused = None;
+        let dialed = async {
+            if addrs.is_empty() {
+                return None;
+            }
+            match self.dial(node, addrs.clone(), plane).await {
+                Ok(conn) => Some(conn),
+                Err(error) => {
+                    tracing::debug!(%node, %plane, %error, "a node could not be dialed");
+                    if matches!(error, MeshError::Refused { .. } | MeshError::Closed) {
+                        refused = Some(error);
+                    }
+                    None
                 }
-                Err(error @ (MeshError::Refused { .. } | MeshError::Closed)) => return Err(error),
-                Err(error) => tracing::debug!(%node, %plane, %error, "a node could not be dialed"),
             }
-            why = "it could not be dialed";
-        }
-        // Who cannot be dialed may be able to dial us.
-        let asked = plane == Plane::Bulk && control.is_some() && {
-            let voice = self.table().voice(node).cloned();
-            voice.is_some_and(|voice| voice.try_send(PeerMsg::DialBack.encode()).is_ok())
         };
-        let patience = if asked { self.limits.handshake_timeout } else { Duration::from_millis(500) };
-        if asked || plane == Plane::Control {
-            let mut changes = self.table_changed.subscribe();
-            let arrival = changes.wait_for(|()| self.table().conn(node, plane).is_some());
-            drop(tokio::time::timeout(patience, arrival).await);
-            if let Some(conn) = self.table().conn(node, plane) {
-                return Ok(conn);
+        let conn = tokio::select! {
+            Some(conn) = dialed => Some(conn),
+            Some(conn) = self.arrival(node, plane, addrs.is_empty()) => Some(conn),
+            else => None,
+        };
+        *failed_at = if conn.is_some() { None } else { Some(Instant::now()) };
+        conn.ok_or_else(|| refused.unwrap_or_else(|| no_route(why)))
+    }
+
+    /// A connection that the node makes to us: a bulk one it is asked for, a control one it may be about to make anyhow.
+    async fn arrival(&self, node: NodeId, plane: Plane, at_once: bool) -> Option<Conn> {
+        let mut changes = self.table_changed.subscribe();
+        let mut patience = ARRIVAL_WAIT;
+        if plane == Plane::Bulk {
+            if !at_once {
+                // A node that can be dialed answers before that.
+                tokio::time::sleep(DIAL_BACK_AFTER).await;
             }
+            let voice = self.table().voice(node).cloned()?;
+            voice.try_send(PeerMsg::DialBack.encode()).ok()?;
+            patience = self.limits.handshake_timeout;
         }
-        *failed_at = Some(std::time::Instant::now());
-        Err(no_route(why))
+        let arrived = changes.wait_for(|()| self.table().conn(node, plane).is_some());
+        drop(tokio::time::timeout(patience, arrived).await);
+        self.table().conn(node, plane)
     }
 
     async fn dial(&self, node: NodeId, addrs: Vec<Multiaddr>, plane: Plane) -> Result<Conn, MeshError> {

@@ -10,6 +10,8 @@ use starling_runtime::secret::ClusterSecret;
 
 use crate::common::{Node, Setup, cluster, until, within};
 
+const ADMIT: StreamProtocol = StreamProtocol::new("/starling/admit/1");
+
 async fn refused(joiner: Setup, at: &mut Node) -> (Refusal, String, Refusal) {
     let joiner = joiner.start().await;
     let error = joiner.mesh.join(&at.addr()).await.unwrap_err();
@@ -148,4 +150,20 @@ async fn strangers_are_bounded_in_number_and_members_get_in_once_they_are_gone()
     let member = Setup::default().start().await;
     member.join(&node).await;
     until("the member", || node.mesh.members().len() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_that_sends_much_is_disconnected_before_its_time_is_up() {
+    let limits = MeshLimits { handshake_timeout: Duration::from_secs(600), ..MeshLimits::default() };
+    let node = Setup { limits, ..Setup::scheduler() }.start().await;
+    let mut stranger = Stranger::connect(&node.addr(), peer_of(&node.id()).unwrap()).await;
+    let mut streams = Vec::new();
+    // Given streams on which it may send 256 KiB each before anybody reads.
+    while let Ok(mut stream) = stranger.control.open_stream(stranger.peer, ADMIT).await {
+        let sent = tokio::time::timeout(Duration::from_millis(100), stream.write_all(&[0; 40_000])).await;
+        drop(sent);
+        streams.push(stream);
+        assert!(streams.len() < 100, "a stranger could send 100 times 40 kB");
+    }
+    within("the disconnect", stranger.closed.wait_for(|closed| *closed)).await.unwrap();
 }
