@@ -1,11 +1,13 @@
 //! The main job on the real posts: exactly the truths, whatever the block size and the number of workers.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use starling::Cluster;
-use starling::stackexchange::{ReportOptions, report};
+use starling::stackexchange::{GenerateOptions, ReportOptions, cached_posts, generate, report};
+use starling_integration_tests::processes::Processes;
 
 /// The real posts and the truths about them, if this checkout has them.
 fn real_posts() -> Option<(String, String)> {
@@ -66,5 +68,34 @@ async fn files_matched_by_a_pattern_are_reported_on_together() -> Result<()> {
     let truths: Value = serde_json::from_str(&truths)?;
     ensure!(Some(report.facts.records) == truths["records"].as_u64().map(|records| 2 * records));
     ensure!(Some(report.facts.body_utf8_bytes) == truths["body_utf8_bytes"].as_u64().map(|nbytes| 2 * nbytes));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_is_exact_although_a_worker_is_killed_in_the_middle() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let options = GenerateOptions { size: 20_000_000, ..GenerateOptions::default() };
+    let truths = generate(&options, &mut std::io::sink())?;
+    let (posts, _) = cached_posts(folder.path(), &options)?;
+    let mut processes = Processes::start(env!("CARGO_BIN_EXE_test-node"), 3)?;
+    let cluster = processes.connect().await?;
+
+    // Killed when the report has come half way through its last query but one, a join over a shuffle.
+    let (reached, halfway) = tokio::sync::oneshot::channel();
+    let reached = Mutex::new(Some(reached));
+    let options = ReportOptions {
+        block_bytes: 256 * 1024,
+        progress: Some(Arc::new(move |query, done, total| {
+            if query == "time to accepted answer" && done * 2 > total {
+                let reached = reached.lock().ok().and_then(|mut reached| reached.take());
+                reached.map(|reached| reached.send(()));
+            }
+        })),
+        ..ReportOptions::new(posts.display().to_string())
+    };
+    let reporting = tokio::spawn(async move { report(&cluster, &options).await });
+    halfway.await.context("the report ended before the worker was killed")?;
+    processes.workers[1].kill()?;
+    ensure!(reporting.await??.facts == truths);
     Ok(())
 }

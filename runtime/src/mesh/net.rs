@@ -10,8 +10,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::num::NonZeroU8;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -169,7 +169,13 @@ impl Arrivals {
 impl Behaviour {
     fn new(strangers_max: usize, arrivals: Arrivals) -> Behaviour {
         Behaviour {
-            arrivals, events: VecDeque::new(), waker: None, conns: Vec::new(), arriving: HashSet::new(), strangers_max }
+            arrivals,
+            events: VecDeque::new(),
+            waker: None,
+            conns: Vec::new(),
+            arriving: HashSet::new(),
+            strangers_max,
+        }
     }
 
     /// The connection, while it is up.
