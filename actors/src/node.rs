@@ -29,6 +29,8 @@ use crate::worker_actor::{self, WorkerActor};
 const INBOX_FULL: usize = 4096;
 /// How many threads a worker may have.
 const NTHREADS_MAX: u32 = 4096;
+/// There is one scheduler, which stays in its first term until there are elections.
+const TERM: Term = Term(1);
 /// How long a peer may take to answer a hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
@@ -265,7 +267,7 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
 
 fn spawn_scheduler(host: &ActorHost) -> std::io::Result<Inbox<scheduler_actor::Input>> {
     let config = scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES };
-    host.spawn("scheduler", INBOX_FULL, |inbox| SchedulerActor::new(Scheduler::new(config), inbox))
+    host.spawn("scheduler", INBOX_FULL, |inbox| SchedulerActor::new(Scheduler::new(config).in_term(TERM), inbox))
 }
 
 fn spawn_worker(
@@ -373,7 +375,7 @@ async fn serve_worker(link: Link, mut info: WorkerInfo, inbox: Inbox<scheduler_a
     let (welcome, worker) = oneshot::channel();
     inbox.extend_when_free([Input::WorkerLink { info, outbox: outbox.clone(), welcome }]).await;
     let Ok(worker) = worker.await else { return };
-    let Ok(frame) = encode_one(&Welcome::Worker { worker, term: Term(1) }) else { return };
+    let Ok(frame) = encode_one(&Welcome::Worker { worker, term: TERM }) else { return };
     if link.tx.send(frame).await.is_ok() {
         outbox.start(link.tx);
         let mut messages = MessageReceiver::new(link.rx);
@@ -392,7 +394,7 @@ async fn serve_client(link: Link, name: String, inbox: Inbox<scheduler_actor::In
     let Ok(client) = client.await else { return };
     tracing::info!(client = client.0, peer = %link.peer, name, "client connected");
     let kinds = Tasks::linked().infos();
-    let Ok(frame) = encode_one(&Welcome::Client { client, term: Term(1), kinds }) else { return };
+    let Ok(frame) = encode_one(&Welcome::Client { client, term: TERM, kinds }) else { return };
     if link.tx.send(frame).await.is_ok() {
         outbox.start(link.tx);
         let mut messages = MessageReceiver::new(link.rx);

@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use starling_core::ids::TaskId;
-use starling_core::worker::Event;
 use starling_runtime::inbox::Inbox;
 use starling_runtime::mesh::BlockStore;
 use starling_runtime::store::Store;
@@ -43,8 +42,9 @@ impl BlockStore for ServedStore {
 
     fn put(&self, task: TaskId, value: Encoded) -> Result<(), String> {
         let Some(worker) = self.worker.get() else { return Err("the node holds no worker".to_owned()) };
-        let nbytes = self.store.insert(task, Value::Encoded(value)).map_err(|full| full.to_string())?;
-        worker.push(Input::Event(Event::Stored { task, nbytes }));
-        Ok(())
+        // Only the machine knows whether something that is under way may still write under this id.
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        worker.push(Input::Put { task, value: Value::Encoded(value), answer });
+        answered.recv().unwrap_or_else(|_| Err("the node is shutting down".to_owned()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler};
@@ -27,6 +28,8 @@ pub(crate) enum Input {
     FromScheduler(Vec<ToWorker>),
     /// An execution or a fetch has ended.
     Event(Event),
+    /// A peer puts a value into the store, and waits for the answer: nothing, or why not.
+    Put { task: TaskId, value: Value, answer: SyncSender<Result<(), String>> },
     /// The link to the scheduler is closed.
     SchedulerLost,
 }
@@ -93,11 +96,10 @@ impl WorkerActor {
                     self.event(Event::FromScheduler(message));
                 }
             }
-            Input::Event(event) => {
-                if let Event::Stored { task, nbytes } = event {
-                    self.publish(task, nbytes);
-                }
-                self.event(event);
+            Input::Event(event) => self.event(event),
+            Input::Put { task, value, answer } => {
+                // The peer may have given up waiting.
+                let _ = answer.send(self.put(task, value));
             }
             Input::SchedulerLost => {
                 self.perform();
@@ -105,6 +107,18 @@ impl WorkerActor {
                 self.event(Event::SchedulerLost);
             }
         }
+    }
+
+    fn put(&mut self, task: TaskId, value: Value) -> Result<(), String> {
+        // What earlier events want freed must not take the new value with it.
+        self.perform();
+        if !self.machine.accepts(task) {
+            return Err(format!("something is still under way here under the id {task}"));
+        }
+        let nbytes = self.store.insert(task, value).map_err(|full| full.to_string())?;
+        self.publish(task, nbytes);
+        self.event(Event::Stored { task, nbytes });
+        Ok(())
     }
 
     fn perform(&mut self) {

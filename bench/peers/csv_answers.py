@@ -1,4 +1,14 @@
-"""What the CSV drivers answer: the same form for each, that of the truths which the generator tells."""
+"""What the CSV drivers have in common: the file's columns, and the form of their answers, which is that of the truths
+which the generator tells. Every system is told the columns, as Starling's row types tell them, and needs not guess."""
+
+NUMBERS = {
+    "Id", "PostTypeId", "AcceptedAnswerId", "ParentId", "Score", "ViewCount", "OwnerUserId", "AnswerCount",
+    "CommentCount", "FavoriteCount",
+}  # fmt: skip
+COLUMNS = [
+    "Id", "PostTypeId", "AcceptedAnswerId", "ParentId", "CreationDate", "Score", "ViewCount", "Body", "OwnerUserId",
+    "Title", "Tags", "AnswerCount", "CommentCount", "FavoriteCount",
+]  # fmt: skip
 
 
 def count(records):

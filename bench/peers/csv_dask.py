@@ -46,7 +46,7 @@ def months(path):
 
 def setup():
     global client
-    client = Client(sys.argv[1], set_as_default=True)
+    client = Client(sys.argv[1])
     client.wait_for_workers(int(sys.argv[2]), timeout=30)
 
 

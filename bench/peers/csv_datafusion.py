@@ -12,18 +12,14 @@ from datafusion import CsvReadOptions, SessionConfig, SessionContext
 import csv_answers
 import protocol
 
-COLUMNS = [
-    ("Id", pyarrow.int64()), ("PostTypeId", pyarrow.int64()), ("AcceptedAnswerId", pyarrow.int64()),
-    ("ParentId", pyarrow.int64()), ("CreationDate", pyarrow.string()), ("Score", pyarrow.int64()),
-    ("ViewCount", pyarrow.int64()), ("Body", pyarrow.string()), ("OwnerUserId", pyarrow.int64()),
-    ("Title", pyarrow.string()), ("Tags", pyarrow.string()), ("AnswerCount", pyarrow.int64()),
-    ("CommentCount", pyarrow.int64()), ("FavoriteCount", pyarrow.int64()),
-]
+SCHEMA = pyarrow.schema(
+    [(name, pyarrow.int64() if name in csv_answers.NUMBERS else pyarrow.string()) for name in csv_answers.COLUMNS]
+)
 
 
 def rows(path, query, quoted):
     context = SessionContext(SessionConfig().with_target_partitions(int(sys.argv[2])))
-    options = CsvReadOptions(schema=pyarrow.schema(COLUMNS), has_header=True, newlines_in_values=quoted)
+    options = CsvReadOptions(schema=SCHEMA, has_header=True, newlines_in_values=quoted)
     context.register_csv("posts", path, options=options)
     batches = context.sql(query).collect()
     return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]

@@ -14,9 +14,14 @@ connection = None
 
 
 def rows(path, query):
-    # The options are those of the file; what types the columns have is left to be found out.
-    source = f"read_csv('{path}', header = true, delim = ',', quote = '\"', escape = '\"', max_line_size = 16777216)"
-    return connection.execute(query.format(posts=source)).fetchall()
+    # The dialect and the columns are told: guessing them costs half of the time here. What is left as it is: the parallel
+    # reader's buffers, which a larger `max_line_size` would make too large to share.
+    types = {name: "BIGINT" if name in csv_answers.NUMBERS else "VARCHAR" for name in csv_answers.COLUMNS}
+    source = (
+        f"read_csv('{path}', header = true, delim = ',', quote = '\"', escape = '\"', auto_detect = false, "
+        f"columns = {types})"
+    )
+    return connection.execute(query.replace("{posts}", source)).fetchall()
 
 
 def count(path):
@@ -37,9 +42,7 @@ def top_tags(path):
 
 
 def months(path):
-    query = """
-        select strftime(CreationDate::timestamp, '%Y-%m'), count(*) from {posts} where PostTypeId = 1 group by 1
-    """
+    query = "select substr(CreationDate, 1, 7), count(*) from {posts} where PostTypeId = 1 group by 1"
     return csv_answers.months(rows(path, query))
 
 

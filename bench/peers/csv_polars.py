@@ -19,7 +19,8 @@ def collect(frame):
 
 
 def scan(path):
-    return pl.scan_csv(path, schema_overrides={"Score": pl.Int64, "PostTypeId": pl.Int64, "CreationDate": pl.String})
+    schema = {name: pl.Int64 if name in csv_answers.NUMBERS else pl.String for name in csv_answers.COLUMNS}
+    return pl.scan_csv(path, schema=schema)
 
 
 def questions(path):

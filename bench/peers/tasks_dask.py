@@ -76,7 +76,7 @@ def hold(request):
 
 def setup():
     global client
-    client = Client(sys.argv[1], set_as_default=False)
+    client = Client(sys.argv[1])
     client.wait_for_workers(int(sys.argv[2]), timeout=30)
     merge(200)
 

@@ -54,7 +54,7 @@ def moved(request, make, take):
 
 def setup():
     global client
-    client = Client(sys.argv[1], set_as_default=False)
+    client = Client(sys.argv[1])
     client.wait_for_workers(int(sys.argv[2]), timeout=30)
     workers.extend(sorted(client.scheduler_info()["workers"]))
 

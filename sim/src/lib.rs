@@ -6,7 +6,7 @@
 //! after everything is released, nothing left anywhere.
 //!
 //! - [`plan`]: what a seed stands for; [`work`]: what the tasks compute.
-//! - [`cluster`]: the world; [`client`]: the oracle; [`bench`]: the pure scheduler against the clock.
+//! - [`cluster`]: the world; [`client`]: the oracle; [`mod@bench`]: the pure scheduler against the clock.
 
 pub mod bench;
 pub mod client;

@@ -56,7 +56,10 @@ pub enum MeshError {
         why: String,
     },
     /// Something listens there, but it does not speak our protocol.
-    #[error("what listens on {addr} is not a starling node ({why}): check the address and port")]
+    #[error(
+        "what listens on {addr} does not answer as a starling node ({why}): check the address and port; a node that many \
+         join at once may also hang up, then try again"
+    )]
     NotStarling {
         /// The address.
         addr: Multiaddr,

@@ -137,7 +137,7 @@ impl Default for MeshLimits {
             link_queue_frames: 4096,
             link_queue_bytes: 64 * 1024 * 1024,
             event_queue: 1024,
-            strangers_max: 64,
+            strangers_max: 256,
             handshake_timeout: Duration::from_secs(5),
             join_timeout: Duration::from_secs(10),
             peers_max: 512,
