@@ -309,8 +309,9 @@ impl Cluster {
     pub async fn shutdown(self) {
         self.client.lose("the client was shut down");
         self.connection.mesh.shutdown().await;
-        for node in &self.connection.nodes {
-            node.mesh().shutdown().await;
+        // The workers first, so that they do not look for their scheduler.
+        for node in self.connection.nodes.iter().rev() {
+            node.leave().await;
         }
     }
 }

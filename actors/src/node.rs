@@ -121,6 +121,8 @@ pub struct Node {
     _host: ActorHost,
     stopped: watch::Receiver<Option<Stopped>>,
     tasks: Vec<JoinHandle<()>>,
+    /// Keeps a worker registered.
+    registering: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -167,6 +169,7 @@ impl Node {
         };
         let (stop, stopped) = watch::channel(None);
         let mut tasks = Vec::new();
+        let mut registering = None;
         match config.role {
             NodeRole::Scheduler => {
                 let inbox = spawn_scheduler(&host)?;
@@ -192,11 +195,11 @@ impl Node {
                     // `joined` is there: a worker has somebody to join.
                     None => return Err(joined.map_or(NodeError::NoJoin, NodeError::NoScheduler)),
                 };
-                tasks.push(tokio::spawn(worker.run(link, stop.clone())));
+                registering = Some(tokio::spawn(worker.run(link, stop.clone())));
             }
         }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop)));
-        Ok(Node { mesh, store, locations, _host: host, stopped, tasks })
+        Ok(Node { mesh, store, locations, _host: host, stopped, tasks, registering })
     }
 
     /// This node's id.
@@ -235,13 +238,20 @@ impl Node {
 
     /// Takes leave of the other nodes and stops.
     pub async fn shutdown(self) {
+        self.leave().await;
+    }
+
+    pub(crate) async fn leave(&self) {
+        if let Some(registering) = &self.registering {
+            registering.abort();
+        }
         self.mesh.shutdown().await;
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(&self.registering) {
             task.abort();
         }
     }

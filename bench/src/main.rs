@@ -79,7 +79,9 @@ struct Common {
 }
 
 impl Common {
+    /// Prepares what is no part of a measurement; the time of the plan begins after that.
     fn plan(&self) -> Plan {
+        peers::install(&self.peer);
         Plan {
             runs: self.runs,
             quick: self.quick,

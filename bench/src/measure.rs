@@ -30,6 +30,11 @@ impl Plan {
         if self.quick { Duration::from_millis(2500).min(self.left()) } else { Duration::from_secs(45) }
     }
 
+    /// The same for another system's case, of which there are many more.
+    pub(crate) fn peer_budget(&self) -> Duration {
+        if self.quick { Duration::from_millis(700) } else { Duration::from_secs(30) }
+    }
+
     /// How long one run may take before it is given up.
     pub(crate) fn timeout(&self) -> Duration {
         if self.quick {

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::measure::{Measured, Plan, median};
 use crate::processes::Process;
-use crate::report::{Line, Report, tell};
+use crate::report::{Line, Report, SIZE, tell};
 use crate::usage::{Meter, resident_bytes};
 
 /// A system to measure beside ours.
@@ -117,6 +117,8 @@ pub(crate) struct Ask {
     pub(crate) ideal_s: Option<f64>,
     /// Whether the figure is the growth of the scheduler's memory instead, for each of `n`.
     pub(crate) scheduler_memory: bool,
+    /// Whether its size differs from system to system, so that the line has to tell it.
+    pub(crate) tell_size: bool,
     /// Something to say of it.
     pub(crate) note: String,
 }
@@ -140,6 +142,7 @@ impl Ask {
             check: Box::new(|_| true),
             ideal_s: None,
             scheduler_memory: false,
+            tell_size: false,
             note: String::new(),
         }
     }
@@ -171,8 +174,26 @@ impl Answer {
     }
 }
 
-/// Measures a peer in these cases by the script `bench/peers/{bench}_{peer}.py`.
-pub(crate) fn measure(peer: Peer, bench: &'static str, asks: Vec<Ask>, plan: &Plan, report: &mut Report) {
+/// Installs what these peers need, so that it is no part of any measurement's time. Where that fails, it is told when the
+/// peer is to be started, in each of its lines.
+pub(crate) fn install(peers: &[Peer]) {
+    for &peer in peers {
+        if let Err(error) = Venv::in_repository().with(peer) {
+            tell(format_args!("{peer} cannot be installed: {error:#}"));
+        }
+    }
+}
+
+/// Measures a peer in these cases by the script `bench/peers/{bench}_{peer}.py`. With `warm_up` the first case is asked
+/// once before it counts, for a driver that does not see to that itself.
+pub(crate) fn measure(
+    peer: Peer,
+    bench: &'static str,
+    asks: Vec<Ask>,
+    warm_up: bool,
+    plan: &Plan,
+    report: &mut Report,
+) {
     let mut session: Option<Session> = None;
     let mut cannot_start: Option<String> = None;
     for ask in asks {
@@ -187,16 +208,24 @@ pub(crate) fn measure(peer: Peer, bench: &'static str, asks: Vec<Ask>, plan: &Pl
         if session.is_none() && cannot_start.is_none() {
             tell(format_args!("{bench}: starting {peer}"));
             match Session::start(peer, bench, plan) {
-                Ok(started) => session = Some(started),
+                Ok(mut started) => {
+                    if warm_up {
+                        // The first question pays for what is loaded late. If it fails, it will again, and be told.
+                        let _ = started.ask(&ask, plan, 1);
+                    }
+                    session = (!started.is_lost).then_some(started);
+                }
                 Err(error) => cannot_start = Some(format!("{error:#}")),
             }
         }
         let Some(running) = &mut session else {
-            report.push(failed(cannot_start.as_deref().unwrap_or("it does not start")));
+            report.push(failed(
+                cannot_start.as_deref().unwrap_or("it ended, or did not answer, when it was first asked"),
+            ));
             continue;
         };
         tell(format_args!("{bench}: {} on {peer}", ask.case));
-        match running.ask(&ask, plan) {
+        match running.ask(&ask, plan, plan.runs) {
             Ok((answer, measured)) => report.push(line(peer, bench, &ask, answer, &measured)),
             Err(error) => {
                 report.push(failed(&format!("{error:#}")));
@@ -217,6 +246,9 @@ fn line(peer: Peer, bench: &'static str, ask: &Ask, answer: Answer, measured: &M
         .note(&ask.note)
         .note(&answer.note)
         .note(peer.version());
+    if ask.tell_size {
+        line = line.with(SIZE, ask.n);
+    }
     if let (Some(ideal), Some(median)) = (ask.ideal_s, median(&answer.seconds)) {
         line = line.with_figure("efficiency", ideal / median);
     }
@@ -301,17 +333,17 @@ impl Session {
         }
     }
 
-    fn ask(&mut self, ask: &Ask, plan: &Plan) -> anyhow::Result<(Answer, Measured)> {
+    fn ask(&mut self, ask: &Ask, plan: &Plan, runs: u32) -> anyhow::Result<(Answer, Measured)> {
         let mut request = ask.request.clone();
         request.insert("case".into(), json!(ask.driver_case));
         request.insert("n".into(), json!(ask.n));
-        request.insert("runs".into(), json!(plan.runs));
-        request.insert("budget_s".into(), json!(plan.budget().as_secs_f64()));
+        request.insert("runs".into(), json!(runs));
+        request.insert("budget_s".into(), json!(plan.peer_budget().as_secs_f64()));
         let scheduler = self.scheduler.as_ref().map(Process::pid);
         let before = scheduler.and_then(resident_bytes);
         let meter = Meter::start();
         self.driver.write(&format!("{}\n", Value::Object(request)))?;
-        let answer = self.answer(plan.timeout() + plan.budget())?;
+        let answer = self.answer(plan.timeout() + plan.peer_budget())?;
         let used = meter.stop();
         let values = if ask.scheduler_memory {
             let after = scheduler.and_then(resident_bytes);

@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::measure::{Measured, median};
 
+/// The field that says at which size a graph was run, where that is not always the same.
+pub(crate) const SIZE: &str = "n";
+
 /// The name of our own system in the lines.
 pub(crate) const STARLING: &str = "starling";
 
@@ -129,17 +132,24 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// What has been measured so far.
+#[derive(Default)]
 pub(crate) struct Report {
     lines: Vec<Line>,
+    /// Said in every line, if something else than what is measured kept the machine busy.
+    busy: String,
 }
 
 impl Report {
+    /// An empty report. Says where it is made, and notes whether the machine has anything else to do.
     pub(crate) fn new() -> Report {
-        Report { lines: Vec::new() }
+        let machine = Machine::look();
+        tell(format_args!("{machine}"));
+        Report { lines: Vec::new(), busy: machine.busy() }
     }
 
     /// Prints a line and keeps it.
     pub(crate) fn push(&mut self, line: Line) {
+        let line = line.note(&self.busy);
         match serde_json::to_string(&line) {
             Ok(text) => {
                 let mut stdout = std::io::stdout().lock();
@@ -174,7 +184,11 @@ impl Report {
         // Of a rate more is better, of a time less.
         let ratio = if own.unit.ends_with("/s") { mine / theirs } else { theirs / mine };
         let unit = own.unit;
-        Some(format!("{}: starling {mine} {unit}, {} {theirs} {unit}: {ratio:.2}x", own.case, other.system))
+        let sizes = match (own.extra.get(SIZE), other.extra.get(SIZE)) {
+            (Some(own), Some(other)) if own != other => format!(" (at sizes {own} and {other})"),
+            _ => String::new(),
+        };
+        Some(format!("{}: starling {mine} {unit}, {} {theirs} {unit}: {ratio:.2}x{sizes}", own.case, other.system))
     }
 
     /// Prints all lines for people.
@@ -210,6 +224,52 @@ fn row(line: &Line) -> Vec<String> {
         if line.ok { "yes" } else { "NO" }.to_owned(),
         note.join("; "),
     ]
+}
+
+/// Where the figures come from.
+struct Machine {
+    cores: usize,
+    model: String,
+    commit: String,
+    /// How many threads wanted to run, on average over the last minute.
+    load: Option<f64>,
+}
+
+impl Machine {
+    fn look() -> Machine {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let commit = std::process::Command::new("git")
+            .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"])
+            .output()
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            .unwrap_or_default();
+        Machine {
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            model: model.map_or("unknown processor", |(_, model)| model.trim()).to_owned(),
+            commit,
+            load: load.split_whitespace().next().and_then(|load| load.parse().ok()),
+        }
+    }
+
+    /// A note, if figures taken now are not to be trusted.
+    fn busy(&self) -> String {
+        match self.load {
+            Some(load) if load > 0.5 => format!("the machine was busy before: load {load} on {} cores", self.cores),
+            _ => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cores of {}, commit {}", self.cores, self.model, self.commit)?;
+        match self.load {
+            Some(load) => write!(f, ", load {load}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Says something to people.
@@ -264,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_ratio_says_how_much_better_we_are_for_times_and_for_rates() {
-        let mut report = Report { lines: Vec::new() };
+        let mut report = Report::default();
         report.lines.push(Line::new("tasks", "a", STARLING, "us/task", &measured(&[2.0])));
         report.lines.push(Line::new("csv", "b", STARLING, "GB/s", &measured(&[2.0])));
         let dask = Line::new("tasks", "a", "dask", "us/task", &measured(&[500.0]));
@@ -273,5 +333,22 @@ mod tests {
         assert_eq!(report.ratio(&polars).unwrap(), "b: starling 2 GB/s, polars 1.6 GB/s: 1.25x");
         let failed = Line::failed("csv", "b", "dask", "GB/s", "no");
         assert!(report.ratio(&failed).is_none());
+    }
+
+    #[test]
+    fn a_ratio_of_unlike_sizes_says_so() {
+        let mut report = Report::default();
+        report.lines.push(Line::new("tasks", "a", STARLING, "us/task", &measured(&[2.0])).with(SIZE, 1_000));
+        let same = Line::new("tasks", "a", "ray", "us/task", &measured(&[4.0])).with(SIZE, 1_000);
+        assert!(report.ratio(&same).unwrap().ends_with("2.00x"));
+        let other = Line::new("tasks", "a", "ray", "us/task", &measured(&[4.0])).with(SIZE, 100);
+        assert!(report.ratio(&other).unwrap().ends_with("2.00x (at sizes 1000 and 100)"));
+    }
+
+    #[test]
+    fn a_busy_machine_is_told() {
+        let machine = |load| Machine { cores: 2, model: "m".into(), commit: "c".into(), load: Some(load) };
+        assert_eq!(machine(0.2).busy(), "");
+        assert!(machine(3.5).busy().contains("load 3.5 on 2 cores"));
     }
 }

@@ -158,7 +158,7 @@ pub(crate) fn run(plan: &Plan, peers: &[Peer], report: &mut Report) -> anyhow::R
             ask.note = size_note(nbytes);
             ask
         });
-        peers::measure(peer, BENCH, asks.into(), plan, report);
+        peers::measure(peer, BENCH, asks.into(), true, plan, report);
     }
     Ok(())
 }

@@ -130,6 +130,7 @@ async fn run(args: Args) -> Result<()> {
     };
     let outcome = report(&cluster, &options).await;
     bar.finish_and_clear();
+    cluster.shutdown().await;
     // The cause alone: which task it came up in says nothing to whoever named the file.
     let report = outcome.map_err(|error| anyhow!("{}", error.reason()))?;
 

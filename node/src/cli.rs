@@ -1,6 +1,7 @@
 //! The `node` command: one node of a cluster, until Ctrl-C.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -134,8 +135,12 @@ fn init_logging() {
     let filter = EnvFilter::try_from_env("STARLING_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,starling_runtime=info,starling_actors=info"));
     // A program that embeds this may have set up its own.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
 }
 
 /// Says something to the person at the terminal.
@@ -254,7 +259,7 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
         NodeRole::Scheduler => tell(format_args!(
             "scheduler {} is ready; on the other machines run: node --join {}",
             node.id(),
-            node.listen_addrs().first().map_or("ADDRESS".to_owned(), ToString::to_string)
+            reachable(&node.listen_addrs()).map_or("ADDRESS".to_owned(), ToString::to_string)
         )),
         NodeRole::Worker if listens => tell(format_args!("worker {} is ready", node.id())),
         NodeRole::Worker => tell(format_args!("worker {} is ready; it opens no port", node.id())),
@@ -269,6 +274,13 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
             }
         }
     }
+}
+
+/// The address that other machines are most likely to reach: one that is not loopback, if there is one.
+fn reachable(addrs: &[Multiaddr]) -> Option<&Multiaddr> {
+    let is_loopback =
+        |addr: &&Multiaddr| ["/ip4/127.", "/ip6/::1/"].iter().any(|own| addr.to_string().starts_with(own));
+    addrs.iter().find(|addr| !is_loopback(addr)).or(addrs.first())
 }
 
 /// Waits for Ctrl-C, or for the signal by which a service manager stops a service.
@@ -316,6 +328,13 @@ mod tests {
         let worker = config(&["--join", "10.12.0.10:8786"]);
         assert_eq!(worker.role, NodeRole::Worker);
         assert_eq!(worker.join, [parse_addr("/ip4/10.12.0.10/tcp/8786").unwrap()]);
+    }
+
+    #[test]
+    fn the_line_for_other_machines_names_an_address_that_they_can_reach() {
+        let addrs = ["/ip4/127.0.0.1/tcp/8786", "/ip4/10.12.0.10/tcp/8786"].map(|text| parse_addr(text).unwrap());
+        assert_eq!(reachable(&addrs), Some(&addrs[1]));
+        assert_eq!(reachable(&addrs[..1]), Some(&addrs[0]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::measure::{Measured, Plan, Repeat, median, percentile};
 use crate::peers::{self, Ask, Peer};
 use crate::processes::NodeProcesses;
 use crate::raw_tcp::{Cores, RAW_TCP, RawTcp};
-use crate::report::{Line, Report, STARLING, tell};
+use crate::report::{Line, Report, SIZE, STARLING, tell};
 
 mod graphs;
 mod machine;
@@ -71,7 +71,7 @@ pub(crate) fn run(plan: &Plan, peers: &[Peer], report: &mut Report) -> anyhow::R
     for &peer in peers {
         match asks_of(peer, plan) {
             asks if asks.is_empty() => tell(format_args!("{BENCH}: {peer} runs no task graphs")),
-            asks => peers::measure(peer, BENCH, asks, plan, report),
+            asks => peers::measure(peer, BENCH, asks, false, plan, report),
         }
     }
     Ok(())
@@ -111,6 +111,7 @@ async fn measure_graph(plan: &Plan, case: &Case) -> anyhow::Result<Line> {
     let figures = Measured { values: measured.values.iter().map(|s| s * case.shape.factor(n)).collect(), ..measured };
     let mut line = Line::new(BENCH, case.name, STARLING, case.shape.unit(), &figures)
         .wrong(wrong.is_some())
+        .with(SIZE, n)
         .note(case.shape.note(n, case.n))
         .note(wrong.unwrap_or_default());
     if let (Some(ideal), Some(seconds)) = (case.shape.ideal_s(n, plan), seconds) {
@@ -163,30 +164,33 @@ fn asks_of(peer: Peer, plan: &Plan) -> Vec<Ask> {
         Peer::Polars | Peer::Duckdb | Peer::Datafusion => [0; 5],
     };
     let mut asks = Vec::new();
+    if peer == Peer::Dask {
+        // First, on a scheduler whose memory nothing has stretched yet.
+        let n = if plan.quick { 2_000 } else { 10_000 };
+        let mut ask = Ask::new("scheduler-bytes", "B/task", "hold", n, |s| s);
+        ask.scheduler_memory = true;
+        ask.note = format!("growth of the scheduler's memory at {n} finished tasks");
+        asks.push(ask);
+    }
     for case in GRAPHS {
         let most = most[case.shape as usize];
         if most == 0 {
             continue;
         }
         let n = case.n.min(most);
-        let n = if plan.quick { case.shape.quick(case.shape.quick(n)).max(20) } else { n };
+        // A power of two as before, which the tree needs.
+        let n = if plan.quick { n / if case.shape == Shape::Shuffle { 4 } else { 16 } } else { n };
         let factor = case.shape.factor(n);
         let mut ask = Ask::new(case.name, case.shape.unit(), case.shape.name(), n.into(), move |s| s * factor);
         ask.ideal_s = case.shape.ideal_s(n, plan);
         ask.note = case.shape.note(n, case.n);
+        ask.tell_size = true;
         asks.push(ask);
     }
     if matches!(peer, Peer::Dask | Peer::Ray) {
         let trips = if plan.quick { 50 } else { 500 };
         let mut ask = Ask::new("roundtrip-p50", "us", "roundtrip", trips, |s| s * 1e6);
         ask.note = format!("a run is the median of {trips} single tasks");
-        asks.push(ask);
-    }
-    if peer == Peer::Dask {
-        let n = if plan.quick { 2_000 } else { 10_000 };
-        let mut ask = Ask::new("scheduler-bytes", "B/task", "hold", n, |s| s);
-        ask.scheduler_memory = true;
-        ask.note = format!("growth of the scheduler's memory at {n} finished tasks");
         asks.push(ask);
     }
     asks

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::admission::{AdmitError, Parties, Plane, dial, listen};
 use super::listen::Early;
-use super::membership::{Ident, Membership};
+use super::membership::{Ident, Membership, Report};
 use super::net::{self, Behaviour, Conn, Event, OpenError};
 use super::redial::Redials;
 use super::shared::{Cmd, DialReply, Shared, View};
@@ -34,6 +34,9 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
 /// How long a peer that leaves may take to close the connection.
 const FAREWELL_LINGER: Duration = Duration::from_secs(3);
+
+/// How long a silent node has to come back before the connections with it are closed.
+const RETURN_LINGER: Duration = Duration::from_secs(1);
 
 /// How long connections may take to be closed in order when the mesh ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -425,7 +428,7 @@ impl Driver {
             self.send_packet(to, &PeerMsg::Packet { from: self.shared.node, to, data });
         }
         for (ident, reason) in &down {
-            self.forget(ident.node(), *reason);
+            self.forget(ident, *reason);
         }
         if changed || renewed || !down.is_empty() {
             let reasons: Vec<_> = down.iter().map(|(ident, reason)| (ident.node(), *reason)).collect();
@@ -478,20 +481,24 @@ impl Driver {
         msgs
     }
 
-    /// A node is down: whatever still hangs on it ends now, not when the network notices. One that leaves ends it itself,
-    /// once it has written what its links hold.
-    fn forget(&mut self, node: NodeId, reason: DownReason) {
+    /// A node is down: whatever still hangs on it ends soon, not when the network notices. One that leaves ends it itself,
+    /// once it has written what its links hold. One that is silent is told, and keeps its connections if it comes back
+    /// on that: on a machine with too much to do, making them again would only add to it.
+    fn forget(&mut self, ident: &Ident, reason: DownReason) {
+        let node = ident.node();
         self.missing.remove(&node);
         self.routes.remove(&node);
         self.routes.retain(|_, via| *via != node);
         self.shared.pool.forget(node);
+        self.shared.end_links(node, reason);
         let conns = self.shared.table().conns(node);
+        if reason != DownReason::Left
+            && let Some(voice) = self.shared.table().voice(node)
+        {
+            voice.try_send(PeerMsg::Sync { me: None, reports: vec![Report::down(ident.clone())] }.encode()).ok();
+        }
         for conn in conns {
-            if reason == DownReason::Left {
-                self.shared.spawn(close_later(self.shared.clone(), conn));
-            } else {
-                self.swarm.close_connection(conn.id);
-            }
+            self.shared.spawn(close_later(self.shared.clone(), conn, reason));
         }
     }
 
@@ -543,7 +550,7 @@ async fn hear(shared: Arc<Shared>, conn: Conn, node: NodeId, mut rx: link::LinkR
     let id = conn.id;
     loop {
         let Some(frame) = rx.recv().await else {
-            return close_later(shared, conn).await;
+            return close_later(shared, conn, DownReason::Left).await;
         };
         match PeerMsg::decode(&frame) {
             Ok(msg) => drop(shared.cmds.send(Cmd::Said { conn: id, node, msg }).await),
@@ -556,9 +563,15 @@ async fn hear(shared: Arc<Shared>, conn: Conn, node: NodeId, mut rx: link::LinkR
     drop(shared.cmds.send(Cmd::Close { conn: id }).await);
 }
 
-/// Closes a connection that the peer should close itself, and does not.
-async fn close_later(shared: Arc<Shared>, conn: Conn) {
-    if tokio::time::timeout(FAREWELL_LINGER, conn.closed.cancelled()).await.is_err() {
+/// Closes a connection with a node that is down: that leaves, and should have closed it by itself, or that was silent, and
+/// has not come back.
+async fn close_later(shared: Arc<Shared>, conn: Conn, reason: DownReason) {
+    let patience = if reason == DownReason::Left { FAREWELL_LINGER } else { RETURN_LINGER };
+    if tokio::time::timeout(patience, conn.closed.cancelled()).await.is_ok() {
+        return;
+    }
+    let back = reason != DownReason::Left && node_of(&conn.peer).is_some_and(|node| shared.member(node).is_some());
+    if !back {
         drop(shared.cmds.send(Cmd::Close { conn: conn.id }).await);
     }
 }

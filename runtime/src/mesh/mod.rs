@@ -178,7 +178,7 @@ pub trait BlockStore: Send + Sync + 'static {
 pub enum MeshEvent {
     /// A member is there, or is back, or has another incarnation or other addresses than before.
     MemberUp(Member),
-    /// A member is gone. Its links close by themselves.
+    /// A member is gone. The links with it close by themselves, also if it comes back at once.
     MemberDown {
         /// Who.
         node: NodeId,
@@ -298,7 +298,6 @@ impl Mesh {
     /// Opens a link. The other side gets `hello` with it. Through a third node if neither can dial the other.
     pub async fn open_link(&self, node: NodeId, hello: Bytes) -> Result<Link, MeshError> {
         let shared = self.shared();
-        let limits = shared.link_limits();
         let refused = |error: LinkError| match error {
             LinkError::TooLarge { size, max } => {
                 MeshError::TooLarge { what: "the hello".to_owned(), size: size as u64, max: max as u64 }
@@ -307,15 +306,13 @@ impl Mesh {
         };
         if node == shared.node {
             let (near, far) = tokio::io::duplex(64 * 1024);
-            let drain = || shared.drain.clone();
-            let mine = link::spawn(near.compat(), node, limits, drain(), &shared.links);
-            let theirs = link::spawn(far.compat(), node, limits, drain(), &shared.links);
+            let (mine, theirs) = (shared.link(near.compat(), node), shared.link(far.compat(), node));
             let arrival = MeshEvent::Link { link: theirs, hello };
             shared.arrivals.send(arrival).await.map_err(|_| MeshError::Closed)?;
             return Ok(mine);
         }
         let stream = relay::open(shared, node, relay::Service::Link).await?;
-        let link = link::spawn(stream, node, limits, shared.drain.clone(), &shared.links);
+        let link = shared.link(stream, node);
         link.tx.send(hello).await.map_err(refused)?;
         Ok(link)
     }

@@ -10,7 +10,7 @@ use libp2p::Multiaddr;
 use starling_core::ids::NodeId;
 
 /// Dials that are under way at a time.
-const UNDER_WAY_MAX: usize = 32;
+const UNDER_WAY_MAX: usize = 8;
 
 /// The first wait after a failure; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_millis(400);
@@ -50,11 +50,19 @@ impl Redials {
         alone: bool,
     ) {
         let mut nodes = BTreeMap::new();
-        for (node, addrs) in wanted.filter(|(_, addrs)| !addrs.is_empty()) {
+        let wanted: Vec<_> = wanted.filter(|(_, addrs)| !addrs.is_empty()).collect();
+        // Of many that start together not all shall dial all at once.
+        let spread = Duration::from_millis(50) + Duration::from_millis(10) * wanted.len() as u32;
+        for (node, addrs) in wanted {
             let redial = match self.nodes.remove(&node) {
                 Some(redial) if redial.addrs == addrs => redial,
                 Some(redial) => Redial { addrs: addrs.to_vec(), ..redial },
-                None => Redial { addrs: addrs.to_vec(), at: now + self.courtesy(node), failures: 0, under_way: false },
+                None => Redial {
+                    addrs: addrs.to_vec(),
+                    at: now + self.courtesy(node, spread),
+                    failures: 0,
+                    under_way: false,
+                },
             };
             nodes.insert(node, redial);
         }
@@ -63,9 +71,9 @@ impl Redials {
     }
 
     /// How long to let the other side dial first.
-    fn courtesy(&self, node: NodeId) -> Duration {
-        let jitter = Duration::from_millis(rand::random_range(0..50));
-        if self.dialable && node < self.me { Duration::from_millis(400) + 4 * jitter } else { jitter }
+    fn courtesy(&self, node: NodeId, spread: Duration) -> Duration {
+        let jitter = spread.mul_f64(rand::random_range(0.0..1.0));
+        if self.dialable && node < self.me { Duration::from_millis(400) + 2 * spread + jitter } else { jitter }
     }
 
     pub(crate) fn connected(&mut self, node: NodeId) {
@@ -169,7 +177,7 @@ mod tests {
         let start = Instant::now();
         let mut redials = Redials::new(ME, true);
         want(&mut redials, start, &[LOW, HIGH]);
-        assert_eq!(due(&mut redials, start + Duration::from_millis(60)), [HIGH]);
+        assert_eq!(due(&mut redials, start + Duration::from_millis(80)), [HIGH]);
         assert_eq!(due(&mut redials, start + Duration::from_millis(700)), [LOW]);
     }
 
@@ -178,7 +186,7 @@ mod tests {
         let start = Instant::now();
         let mut redials = Redials::new(ME, false);
         want(&mut redials, start, &[LOW, HIGH]);
-        assert_eq!(due(&mut redials, start + Duration::from_millis(60)), [LOW, HIGH]);
+        assert_eq!(due(&mut redials, start + Duration::from_millis(80)), [LOW, HIGH]);
     }
 
     #[test]

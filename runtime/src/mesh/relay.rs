@@ -16,7 +16,7 @@ use starling_core::ids::NodeId;
 use super::admission::Plane;
 use super::net::{BULK, LINK, OpenError, RELAY};
 use super::shared::Shared;
-use super::{MeshError, MeshEvent, bulk, link};
+use super::{MeshError, MeshEvent, bulk};
 
 /// What a relayed stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, peer: NodeId, mut stream: Stream)
 
 /// Takes a link that `peer` opened.
 pub(crate) async fn accept_link(shared: Arc<Shared>, peer: NodeId, stream: Stream) {
-    let mut link = link::spawn(stream, peer, shared.link_limits(), shared.drain.clone(), &shared.links);
+    let mut link = shared.link(stream, peer);
     if let Ok(Some(hello)) = tokio::time::timeout(OPENING_TIMEOUT, link.rx.recv()).await {
         drop(shared.arrivals.send(MeshEvent::Link { link, hello }).await);
     }

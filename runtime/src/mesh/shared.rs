@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::Plane;
 use super::bulk::Pool;
-use super::link::{LinkLimits, LinkSender};
+use super::link::{self, Link, LinkLimits, LinkSender};
 use super::net::Conn;
 use super::wire::PeerMsg;
 use super::{BlockStore, DownReason, Member, MeshError, MeshEvent, MeshLimits, Role};
@@ -141,7 +141,10 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     /// Streams relayed for others.
     pub(crate) relays: Arc<Semaphore>,
-    /// Ends the links, once they have written what they hold.
+    /// Ends the links with one node, once they have written what they hold. For nodes that there are or were links with
+    /// since they were last down.
+    node_drains: Mutex<HashMap<NodeId, CancellationToken>>,
+    /// Ends all links in the same way.
     pub(crate) drain: CancellationToken,
     /// Ends everything.
     pub(crate) cancel: CancellationToken,
@@ -173,6 +176,7 @@ impl Shared {
             table_changed: watch::Sender::new(()),
             pool: Pool::new(limits.bulk_streams_per_node),
             relays: Arc::new(Semaphore::new(limits.relays_max)),
+            node_drains: Mutex::default(),
             drain: cancel.child_token(),
             cancel,
             links: TaskTracker::new(),
@@ -193,7 +197,22 @@ impl Shared {
         });
     }
 
-    pub(crate) fn link_limits(&self) -> LinkLimits {
+    /// Starts a link with a node, which ends when the node is down.
+    pub(crate) fn link(&self, stream: impl link::Io, node: NodeId) -> Link {
+        let mut drains = self.node_drains.lock().unwrap_or_else(PoisonError::into_inner);
+        let drain = drains.entry(node).or_insert_with(|| self.drain.child_token()).clone();
+        link::spawn(stream, node, self.link_limits(), drain, &self.links)
+    }
+
+    /// Ends the links with a node that is down; those with one that leaves it ends itself.
+    pub(crate) fn end_links(&self, node: NodeId, reason: DownReason) {
+        let drain = self.node_drains.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        if let Some(drain) = drain.filter(|_| reason != DownReason::Left) {
+            drain.cancel();
+        }
+    }
+
+    fn link_limits(&self) -> LinkLimits {
         let MeshLimits { frame_bytes_max, link_queue_frames, link_queue_bytes, .. } = self.limits;
         LinkLimits { frame_bytes_max, queue_frames: link_queue_frames, queue_bytes: link_queue_bytes }
     }
