@@ -5,27 +5,33 @@
 //! task's inputs are known before it, and a release comes after the last use.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
 use starling_core::failure::{FailureCause, TaskFailure};
-use starling_core::ids::{JobId, KindId, TaskId, WorkerId};
+use starling_core::ids::{JobId, KindId, NodeId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
-use starling_core::wire::{FromClient, ResultAt, ToClient, WorkerInfo};
-use starling_runtime::mesh::{LinkSender, Mesh};
+use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient, WorkerInfo};
+use starling_runtime::mesh::{LinkError, LinkSender, Mesh};
 use starling_runtime::task::{CallParts, ClientError, FutureInner, ResultSource};
 use starling_runtime::value::{Encoded, Value};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::link::encode_one;
+use crate::node::Node;
 
 /// How many tasks go in one submission.
 const SUBMIT_TASKS: usize = 2048;
 /// How many bytes of payloads go in one submission, unless one task has more.
 const SUBMIT_BYTES: usize = 512 * 1024;
+/// How many bytes one call's arguments may have. They go through the scheduler, so that large ones are better scattered.
+const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many ids go in one message.
+const IDS_MAX: usize = 64 * 1024;
 /// Tasks that never reached the scheduler are numbered down from the top, where no real task gets to.
 const UNSENT_FROM: u32 = 1 << 31;
 
@@ -41,6 +47,16 @@ pub(crate) struct Client {
     workers_changed: Notify,
     /// To give futures a hold on it.
     own: Weak<Client>,
+    /// What ends with the client.
+    connection: OnceLock<Connection>,
+}
+
+/// What a client keeps alive.
+pub(crate) struct Connection {
+    /// The tasks that read and write its links.
+    pub(crate) tasks: Vec<JoinHandle<()>>,
+    /// The nodes of an embedded cluster: the scheduler's first.
+    pub(crate) nodes: Vec<Node>,
 }
 
 #[derive(Default)]
@@ -94,7 +110,22 @@ impl Client {
             queued: Arc::default(),
             workers_changed: Notify::new(),
             own: own.clone(),
+            connection: OnceLock::new(),
         })
+    }
+
+    /// Hands over what shall end with the client. Called once.
+    pub(crate) fn keep(&self, connection: Connection) {
+        // A second one would end at once, which no caller wants.
+        let _ = self.connection.set(connection);
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node] {
+        self.connection.get().map_or(&[], |connection| &connection.nodes)
+    }
+
+    pub(crate) fn mesh(&self) -> &Mesh {
+        &self.mesh
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,17 +136,13 @@ impl Client {
     pub(crate) fn submit(&self, parts: CallParts) -> TaskId {
         let kind = parts.def.kind();
         let mut state = self.lock();
-        let failed_input = parts.inputs.iter().find_map(|input| state.unsent_failure(input));
-        let error = if let Some(error) = failed_input {
-            Some(error)
-        } else if let Some(lost) = &state.lost {
-            Some(ClientError::SchedulerLost(lost.clone()))
-        } else if !self.kinds.contains(&kind) {
-            Some(ClientError::Rejected(starling_core::wire::SubmitError::UnknownKinds(vec![parts.def.info()])))
-        } else {
-            None
-        };
-        if let Some(error) = error {
+        let checked = parts
+            .inputs
+            .iter()
+            .try_for_each(|input| self.check_input(&state, input))
+            .and_then(|()| state.check_not_lost())
+            .and_then(|()| self.check_call(&parts));
+        if let Err(error) = checked {
             return TaskId::new(self.job, state.fail_unsent(error));
         }
         let task = TaskId::new(self.job, state.next_index());
@@ -132,50 +159,81 @@ impl Client {
         task
     }
 
+    fn check_input(&self, state: &State, input: &FutureInner) -> Result<(), ClientError> {
+        if !input.is_of(self) {
+            return Err(ClientError::ForeignFuture(input.task()));
+        }
+        state.unsent_failure(input).map_or(Ok(()), Err)
+    }
+
+    fn check_call(&self, parts: &CallParts) -> Result<(), ClientError> {
+        if !self.kinds.contains(&parts.def.kind()) {
+            return Err(ClientError::Rejected(SubmitError::UnknownKinds(vec![parts.def.info()])));
+        }
+        if parts.payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(ClientError::TooLarge { name: parts.def.name, nbytes: parts.payload.len() });
+        }
+        Ok(())
+    }
+
     /// The id of a call that failed before it could be sent.
     pub(crate) fn fail(&self, error: ClientError) -> TaskId {
         TaskId::new(self.job, self.lock().fail_unsent(error))
     }
 
-    /// Puts a value on one of the workers, in turn.
-    pub(crate) async fn scatter(&self, value: Encoded) -> Result<TaskId, ClientError> {
+    /// Puts a value on one of the workers, in turn, or on the next one if that does not take it. Gives the value's id,
+    /// and what came of it. The putting goes on whether or not that is waited for, because what is queued after it
+    /// waits for it.
+    pub(crate) fn scatter(&self, value: Encoded) -> (TaskId, oneshot::Receiver<Result<(), ClientError>>) {
         let (placed, on) = oneshot::channel();
-        let (task, target) = {
+        let (done, outcome) = oneshot::channel();
+        let (task, targets) = {
             let mut state = self.lock();
-            if let Some(lost) = &state.lost {
-                return Err(ClientError::SchedulerLost(lost.clone()));
+            if let Err(error) = state.check_not_lost() {
+                // The receiver is just below.
+                let _ = done.send(Err(error.clone()));
+                return (TaskId::new(self.job, state.fail_unsent(error)), outcome);
             }
             let index = state.next_index();
-            let turn = state.next_scatter;
-            state.next_scatter += 1;
-            let among = state.workers.len().max(1);
-            let target = state.workers.iter().nth(turn % among).map(|(&worker, info)| (worker, info.node));
+            let mut targets: Vec<_> = state.workers.iter().map(|(&worker, info)| (worker, info.node)).collect();
+            if !targets.is_empty() {
+                let turn = state.next_scatter % targets.len();
+                targets.rotate_left(turn);
+            }
+            state.next_scatter = state.next_scatter.wrapping_add(1);
             state.queue.push(Queued::Scatter { index, placed: on });
-            (TaskId::new(self.job, index), target)
+            (TaskId::new(self.job, index), targets)
         };
         self.queued.notify_one();
-        let nbytes = value.nbytes();
-        let mut at = None;
-        if let Some((worker, node)) = target {
-            match self.mesh.put(node, task, value).await {
-                Ok(()) => {
-                    at = Some((worker, nbytes));
-                    // The scheduler says something of a scattered value only if it is lost.
-                    self.lock().settle(task.index, Ok(ResultAt::Workers(SmallVec::from_slice(&[worker]))));
-                }
-                Err(error) => tracing::warn!(%task, %node, %error, "a value could not be put on a worker"),
+        let (mesh, own) = (self.mesh.clone(), self.own.clone());
+        tokio::spawn(async move {
+            let nbytes = value.nbytes();
+            let put = put_on_one(&mesh, task, value, targets).await;
+            let _ = placed.send(put.as_ref().ok().map(|&worker| (worker, nbytes)));
+            if let Some(client) = own.upgrade() {
+                // The scheduler says something of a scattered value only if it is lost.
+                let result = put.clone().map(|worker| ResultAt::Workers(SmallVec::from_slice(&[worker])));
+                client.lock().settle(task.index, result);
             }
-        }
-        // The sender is gone only with the link, and then the future says so.
-        let _ = placed.send(at);
-        Ok(task)
+            let _ = done.send(put.map(drop));
+        });
+        (task, outcome)
     }
 
     /// Who holds these outputs, as the scheduler knows it.
-    pub(crate) async fn who_has(&self, tasks: Vec<TaskId>) -> Result<WhoHas, ClientError> {
+    pub(crate) async fn who_has(&self, tasks: &[TaskId]) -> Result<WhoHas, ClientError> {
+        let mut holders = Vec::new();
+        for tasks in tasks.chunks(IDS_MAX) {
+            holders.extend(self.ask_who_has(tasks.to_vec()).await?);
+        }
+        Ok(holders)
+    }
+
+    async fn ask_who_has(&self, tasks: Vec<TaskId>) -> Result<WhoHas, ClientError> {
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.lock();
+            state.check_not_lost()?;
             let token = state.next_token();
             state.answers.insert(token, answer);
             state.queue.push(Queued::Message(FromClient::WhoHas { token, tasks }));
@@ -198,9 +256,7 @@ impl Client {
             let changed = self.workers_changed.notified();
             {
                 let state = self.lock();
-                if let Some(lost) = &state.lost {
-                    return Err(ClientError::SchedulerLost(lost.clone()));
-                }
+                state.check_not_lost()?;
                 if state.workers.len() >= enough {
                     return Ok(());
                 }
@@ -211,6 +267,7 @@ impl Client {
 
     /// Takes what the scheduler says.
     pub(crate) fn handle(&self, messages: Vec<ToClient>) {
+        let mut rejected = None;
         let mut state = self.lock();
         for message in messages {
             match message {
@@ -224,7 +281,10 @@ impl Client {
                     }
                 }
                 ToClient::Accepted { token } => state.accept(token),
-                ToClient::Rejected { token, error } => state.reject(token, &ClientError::Rejected(error)),
+                ToClient::Rejected { token, error } => {
+                    rejected = Some(format!("it did not take a submission: {error}"));
+                    state.reject(token, &ClientError::Rejected(error));
+                }
                 ToClient::WhoHas { token, holders } => {
                     if let Some(answer) = state.answers.remove(&token) {
                         // Whoever asked may have given up.
@@ -244,6 +304,12 @@ impl Client {
                 | ToClient::Failed { .. }
                 | ToClient::Recomputing { .. } => tracing::debug!("a message about another job is ignored"),
             }
+        }
+        drop(state);
+        // What is submitted is checked before it is sent, so this is a fault of the system; the numbers of all later
+        // tasks would not fit.
+        if let Some(reason) = rejected {
+            self.lose(&reason);
         }
     }
 
@@ -269,10 +335,12 @@ impl Client {
         loop {
             let waiting = {
                 let mut state = self.lock();
+                let lost = state.check_not_lost();
                 let entry = state.tasks.entry(task.index).or_default();
                 if let Some(outcome) = &entry.outcome {
                     return outcome.clone();
                 }
+                lost?;
                 let (told, waiting) = oneshot::channel();
                 entry.waiters.push(told);
                 waiting
@@ -295,10 +363,14 @@ impl Client {
             }
             {
                 let mut state = self.lock();
-                // What was fetched from is out of date; the scheduler tells what is true instead.
-                if let Some(entry) = state.tasks.get_mut(&task.index) {
-                    entry.outcome = None;
+                state.check_not_lost()?;
+                let Some(entry) = state.tasks.get_mut(&task.index) else { continue };
+                // Unless the scheduler has said something newer meanwhile, what was tried is out of date: it is asked
+                // for what is true instead.
+                if !matches!(&entry.outcome, Some(Ok(ResultAt::Workers(now))) if *now == holders) {
+                    continue;
                 }
+                entry.outcome = None;
                 state.queue.push(Queued::Message(FromClient::Unreachable { task, holders: holders.to_vec() }));
             }
             self.queued.notify_one();
@@ -398,23 +470,43 @@ impl Client {
     }
 
     async fn send_released(&self, released: &mut Vec<TaskId>, link: &LinkSender) -> Result<(), SendError> {
-        if released.is_empty() {
-            return Ok(());
+        for tasks in std::mem::take(released).chunks(IDS_MAX) {
+            send(link, &FromClient::Release { tasks: tasks.to_vec() }).await?;
         }
-        send(link, &FromClient::Release { tasks: std::mem::take(released) }).await
+        Ok(())
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 enum SendError {
-    #[error("the link to the scheduler is closed")]
-    Closed,
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error("a message cannot be encoded: {0}")]
     Encode(#[from] postcard::Error),
 }
 
 async fn send(link: &LinkSender, message: &FromClient) -> Result<(), SendError> {
-    link.send(encode_one(message)?).await.map_err(|_| SendError::Closed)
+    Ok(link.send(encode_one(message)?).await?)
+}
+
+/// Puts a value on the first of these workers that takes it.
+async fn put_on_one(
+    mesh: &Mesh,
+    task: TaskId,
+    value: Encoded,
+    targets: Vec<(WorkerId, NodeId)>,
+) -> Result<WorkerId, ClientError> {
+    let mut why = "there are no workers".to_owned();
+    for (worker, node) in targets {
+        match mesh.put(node, task, value.clone()).await {
+            Ok(()) => return Ok(worker),
+            Err(error) => {
+                tracing::warn!(%task, %node, %error, "a value could not be put on a worker");
+                why = error.to_string();
+            }
+        }
+    }
+    Err(ClientError::NotPlaced(why))
 }
 
 fn decode_inline(task: TaskId, bytes: &Bytes) -> Result<Value, ClientError> {
@@ -425,6 +517,10 @@ fn decode_inline(task: TaskId, bytes: &Bytes) -> Result<Value, ClientError> {
 }
 
 impl State {
+    fn check_not_lost(&self) -> Result<(), ClientError> {
+        self.lost.as_ref().map_or(Ok(()), |lost| Err(ClientError::SchedulerLost(lost.clone())))
+    }
+
     fn next_index(&mut self) -> u32 {
         let index = self.next;
         self.next += 1;
@@ -541,7 +637,9 @@ fn gone<T: Send + 'static>() -> BoxFuture<'static, Result<T, ClientError>> {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Wakes the sending task, which then finds the client gone and closes the link.
-        self.queued.notify_one();
+        if let Some(connection) = self.connection.take() {
+            connection.tasks.iter().for_each(JoinHandle::abort);
+        }
+        self.mesh.close();
     }
 }

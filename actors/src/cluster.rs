@@ -15,10 +15,9 @@ use starling_runtime::store::Store;
 use starling_runtime::task::{Call, ClientError, Future, ResultSource};
 use starling_runtime::value::{Data, Encoded};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::client::Client;
+use crate::client::{Client, Connection};
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, encode_one};
 use crate::node::{Node, NodeConfig, NodeError, NodeRole, open_to_scheduler};
 use crate::served::ServedStore;
@@ -83,23 +82,6 @@ impl LocalOptions {
 #[derive(Clone)]
 pub struct Cluster {
     client: Arc<Client>,
-    connection: Arc<Connection>,
-}
-
-/// What ends with the last handle.
-struct Connection {
-    mesh: Mesh,
-    tasks: Vec<JoinHandle<()>>,
-    /// The nodes of an embedded cluster: the scheduler's first.
-    nodes: Vec<Node>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
 }
 
 impl Cluster {
@@ -236,8 +218,8 @@ impl Cluster {
         };
         let writer = tokio::spawn(Client::send_queued(Arc::downgrade(&client), link.tx));
         let drain = tokio::spawn(ignore(events));
-        let connection = Connection { mesh: mesh.clone(), tasks: vec![reader, writer, drain], nodes };
-        Ok(Cluster { client, connection: Arc::new(connection) })
+        client.keep(Connection { tasks: vec![reader, writer, drain], nodes });
+        Ok(Cluster { client })
     }
 
     /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
@@ -262,8 +244,11 @@ impl Cluster {
     /// Puts a value on one of the workers, in turn, and gives a future of it, to be passed to tasks. The cluster cannot
     /// compute it again: if its worker is lost, it is lost, and tasks that need it fail.
     pub async fn scatter<T: Data>(&self, value: T) -> Result<Future<T>, ClientError> {
-        let task = self.client.scatter(Encoded::of(&value)?).await?;
-        Ok(Future::new(task, Arc::clone(&self.client) as Arc<dyn ResultSource>))
+        let (task, placed) = self.client.scatter(Encoded::of(&value)?);
+        // Made first, so that the value is released if this is given up.
+        let future = Future::new(task, Arc::clone(&self.client) as Arc<dyn ResultSource>);
+        placed.await.map_err(|_| ClientError::NotPlaced("the client's runtime has ended".to_owned()))??;
+        Ok(future)
     }
 
     /// The nodes that hold each future's output, and its size in bytes; futures without an output are left out.
@@ -271,8 +256,8 @@ impl Cluster {
         &self,
         futures: impl IntoIterator<Item = &'a Future<T>>,
     ) -> Result<Vec<(TaskId, Vec<NodeId>, u64)>, ClientError> {
-        let tasks = futures.into_iter().map(Future::task).collect();
-        let holders = self.client.who_has(tasks).await?;
+        let tasks: Vec<TaskId> = futures.into_iter().map(Future::task).collect();
+        let holders = self.client.who_has(&tasks).await?;
         let workers = self.client.workers();
         let nodes_of = |holders: Vec<WorkerId>| {
             holders.iter().filter_map(|holder| workers.get(holder)).map(|info| info.node).collect()
@@ -297,20 +282,20 @@ impl Cluster {
 
     /// The nodes of an embedded cluster, the scheduler's first; empty for a cluster that was connected to.
     pub fn nodes(&self) -> &[Node] {
-        &self.connection.nodes
+        self.client.nodes()
     }
 
     /// This client's part of the mesh.
     pub fn mesh(&self) -> &Mesh {
-        &self.connection.mesh
+        self.client.mesh()
     }
 
     /// Takes leave of the cluster. Futures that are still held fail from now on. An embedded cluster ends with it.
     pub async fn shutdown(self) {
         self.client.lose("the client was shut down");
-        self.connection.mesh.shutdown().await;
+        self.client.mesh().shutdown().await;
         // The workers first, so that they do not look for their scheduler.
-        for node in self.connection.nodes.iter().rev() {
+        for node in self.client.nodes().iter().rev() {
             node.leave().await;
         }
     }

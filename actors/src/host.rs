@@ -1,7 +1,7 @@
 //! Where actors run: an actix system of the node's own, one arbiter an actor.
 //!
 //! The node brings its own `System` thread, so that it can be embedded in any tokio service. Each vital actor has an
-//! arbiter to itself: a panic in a handler ends an arbiter with every actor on it.
+//! arbiter to itself, so that none waits for another. An actor that panics is gone, and the node with it.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -42,7 +42,7 @@ impl ActorHost {
         &self,
         name: &'static str,
         full: usize,
-        make: impl FnOnce(Inbox<T>) -> A + Send + 'static,
+        make: impl FnOnce(Inbox<T>, FaultWatch) -> A + Send + 'static,
     ) -> std::io::Result<Inbox<T>>
     where
         A: Actor<Context = Context<A>> + Handler<Wake>,
@@ -63,8 +63,9 @@ impl ActorHost {
             move |context| {
                 // Whatever came before the address was known.
                 context.notify(Wake);
-                actix::spawn(FaultWatch { name, fault }.forever());
-                make(inbox)
+                let closed = inbox.clone();
+                let watch = FaultWatch { name, fault, close: Box::new(move || closed.close()) };
+                make(inbox, watch)
             }
         });
         // Only this function sets it.
@@ -96,23 +97,59 @@ impl Drop for ActorHost {
     }
 }
 
-/// Lives on an actor's arbiter and tells when the arbiter's thread unwinds.
-struct FaultWatch {
+/// A part of each vital actor. The runtime catches a panic in a handler and drops the actor, and this with it: then
+/// nobody may go on waiting for the actor.
+pub(crate) struct FaultWatch {
     name: &'static str,
     fault: watch::Sender<Option<&'static str>>,
-}
-
-impl FaultWatch {
-    async fn forever(self) {
-        std::future::pending::<()>().await;
-        drop(self);
-    }
+    close: Box<dyn Fn() + Send>,
 }
 
 impl Drop for FaultWatch {
     fn drop(&mut self) {
+        (self.close)();
         if std::thread::panicking() {
             self.fault.send_replace(Some(self.name));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Panics {
+        inbox: Inbox<()>,
+        _watch: FaultWatch,
+    }
+
+    impl Actor for Panics {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Wake> for Panics {
+        type Result = ();
+
+        fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+            let mut inputs = Vec::new();
+            self.inbox.take(&mut inputs);
+            assert!(inputs.is_empty(), "an input was sent on purpose");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_actor_that_panics_is_noticed_and_nobody_waits_for_its_inbox() {
+        let host = ActorHost::start().unwrap();
+        let mut fault = host.fault();
+        let inbox = host.spawn("panicking", 1, |inbox, watch| Panics { inbox, _watch: watch }).unwrap();
+        inbox.push(());
+        let name = *tokio::time::timeout(std::time::Duration::from_secs(20), fault.wait_for(Option::is_some))
+            .await
+            .expect("the fault is told")
+            .unwrap();
+        assert_eq!(name, Some("panicking"));
+        // Full, and yet these end.
+        inbox.extend_when_free([(), ()]).await;
+        inbox.extend_when_free([()]).await;
     }
 }

@@ -10,7 +10,9 @@ use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
 use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
-use starling_runtime::mesh::{Link, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role};
+use starling_runtime::mesh::{
+    Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
+};
 use starling_runtime::secret::ClusterSecret;
 use starling_runtime::store::Store;
 use starling_runtime::task::Tasks;
@@ -90,6 +92,9 @@ pub enum NodeError {
     /// The mesh has no scheduler.
     #[error("joined the mesh at {0}, but it has no scheduler: start one with `node --role scheduler`")]
     NoScheduler(Multiaddr),
+    /// The mesh has a scheduler already.
+    #[error("the mesh has a scheduler already, node {0}: join it as a worker, without --role scheduler")]
+    AnotherScheduler(NodeId),
     /// A worker was told no node to join.
     #[error("a worker needs a node to join: give --join ADDRESS, such as --join 10.12.0.10:8786")]
     NoJoin,
@@ -160,12 +165,20 @@ impl Node {
         served: &ServedStore,
     ) -> Result<Node, NodeError> {
         let joined = join_any(&mesh, &config.join).await?;
+        let other_scheduler = |member: &Member| member.info.role == Role::Scheduler && member.node != mesh.node();
+        if config.role == NodeRole::Scheduler
+            && let Some(other) = mesh.members().into_iter().find(other_scheduler)
+        {
+            return Err(NodeError::AnotherScheduler(other.node));
+        }
         let host = ActorHost::start()?;
         let locations = LocationView::default();
         let registry = {
             let (mesh, view) = (mesh.clone(), locations.clone());
             let runtime = tokio::runtime::Handle::current();
-            host.spawn("registry", INBOX_FULL, move |inbox| RegistryActor::new(mesh, view, inbox, runtime))?
+            host.spawn("registry", INBOX_FULL, move |inbox, watch| {
+                RegistryActor::new(mesh, view, inbox, watch, runtime)
+            })?
         };
         let (stop, stopped) = watch::channel(None);
         let mut tasks = Vec::new();
@@ -198,7 +211,7 @@ impl Node {
                 registering = Some(tokio::spawn(worker.run(link, stop.clone())));
             }
         }
-        tasks.push(tokio::spawn(watch_faults(host.fault(), stop)));
+        tasks.push(tokio::spawn(watch_faults(host.fault(), stop, mesh.clone())));
         Ok(Node { mesh, store, locations, _host: host, stopped, tasks, registering })
     }
 
@@ -254,6 +267,8 @@ impl Drop for Node {
         for task in self.tasks.iter().chain(&self.registering) {
             task.abort();
         }
+        // Handles of it may be held elsewhere.
+        self.mesh.close();
     }
 }
 
@@ -277,7 +292,9 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
 
 fn spawn_scheduler(host: &ActorHost) -> std::io::Result<Inbox<scheduler_actor::Input>> {
     let config = scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES };
-    host.spawn("scheduler", INBOX_FULL, |inbox| SchedulerActor::new(Scheduler::new(config).in_term(TERM), inbox))
+    host.spawn("scheduler", INBOX_FULL, move |inbox, watch| {
+        SchedulerActor::new(Scheduler::new(config).in_term(TERM), inbox, watch)
+    })
 }
 
 fn spawn_worker(
@@ -303,19 +320,26 @@ fn spawn_worker(
         }
     })?;
     let (mesh, store) = (mesh.clone(), store.clone());
-    let inbox = host.spawn("worker", INBOX_FULL, move |inbox| {
-        WorkerActor::new(machine, inbox, registry, executor, store, mesh, runtime)
+    let inbox = host.spawn("worker", INBOX_FULL, move |inbox, watch| {
+        WorkerActor::new(machine, inbox, watch, registry, executor, store, mesh, runtime)
     })?;
     // Set before any task can be assigned, since registration follows.
     let _ = inbox_slot.set(inbox.clone());
     Ok(inbox)
 }
 
-async fn watch_faults(mut fault: watch::Receiver<Option<&'static str>>, stop: watch::Sender<Option<Stopped>>) {
+/// An actor that has died takes the node with it, so that peers see closed links instead of silence.
+async fn watch_faults(
+    mut fault: watch::Receiver<Option<&'static str>>,
+    stop: watch::Sender<Option<Stopped>>,
+    mesh: Mesh,
+) {
     if let Ok(name) = fault.wait_for(Option::is_some).await
         && let Some(name) = *name
     {
+        tracing::error!(actor = name, "an actor died by an internal fault");
         stop.send_replace(Some(Stopped::Fault(name)));
+        mesh.close();
     }
 }
 
@@ -509,7 +533,9 @@ pub(crate) async fn open_to_scheduler(mesh: &Mesh, hello: &Hello) -> Result<Opti
 async fn find_scheduler(mesh: &Mesh) -> Option<NodeId> {
     let deadline = tokio::time::Instant::now() + SCHEDULER_TIMEOUT;
     loop {
-        if let Some(member) = mesh.members().into_iter().find(|member| member.info.role == Role::Scheduler) {
+        let schedulers = mesh.members().into_iter().filter(|member| member.info.role == Role::Scheduler);
+        // One that was restarted may for a moment be known beside what it was.
+        if let Some(member) = schedulers.max_by_key(|member| member.incarnation) {
             return Some(member.node);
         }
         if tokio::time::Instant::now() >= deadline {

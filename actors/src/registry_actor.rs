@@ -18,7 +18,7 @@ use starling_runtime::inbox::Inbox;
 use starling_runtime::mesh::{Link, Mesh};
 use tokio::runtime::Handle;
 
-use crate::host::Wake;
+use crate::host::{FaultWatch, Wake};
 use crate::link::{Hello, MessageReceiver, Outbox, encode_one};
 
 /// How often other nodes are asked while there is news, and how often when there is none.
@@ -103,10 +103,17 @@ pub(crate) struct RegistryActor {
     last_news: Instant,
     last_round: Instant,
     inputs: Vec<Input>,
+    _watch: FaultWatch,
 }
 
 impl RegistryActor {
-    pub(crate) fn new(mesh: Mesh, view: LocationView, inbox: Inbox<Input>, runtime: Handle) -> RegistryActor {
+    pub(crate) fn new(
+        mesh: Mesh,
+        view: LocationView,
+        inbox: Inbox<Input>,
+        watch: FaultWatch,
+        runtime: Handle,
+    ) -> RegistryActor {
         // A node that comes back under the same identity must count on from where it was.
         let first = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64);
         let now = Instant::now();
@@ -121,6 +128,7 @@ impl RegistryActor {
             last_news: now,
             last_round: now,
             inputs: Vec::new(),
+            _watch: watch,
         }
     }
 
@@ -227,7 +235,10 @@ impl RegistryActor {
         let (mesh, inbox) = (self.mesh.clone(), self.inbox.clone());
         self.runtime.spawn(async move {
             let Ok(hello) = encode_one(&Hello::Registry) else { return };
-            match mesh.open_link(peer, hello).await {
+            let opened = mesh.open_link(peer, hello).await;
+            // The link is served to its end, which comes with the mesh's: it must not keep the mesh.
+            drop(mesh);
+            match opened {
                 Ok(link) => serve(link, inbox).await,
                 Err(error) => {
                     tracing::debug!(%peer, %error, "no link for data locations");

@@ -10,7 +10,7 @@ use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerInfo
 use starling_runtime::inbox::Inbox;
 use tokio::sync::oneshot;
 
-use crate::host::Wake;
+use crate::host::{FaultWatch, Wake};
 use crate::link::Outbox;
 
 /// What reaches the scheduler's actor.
@@ -43,6 +43,7 @@ pub(crate) struct SchedulerActor {
     /// Reused from wake to wake.
     inputs: Vec<Input>,
     effects: Effects,
+    _watch: FaultWatch,
 }
 
 struct WorkerLink {
@@ -51,7 +52,7 @@ struct WorkerLink {
 }
 
 impl SchedulerActor {
-    pub(crate) fn new(machine: Scheduler, inbox: Inbox<Input>) -> SchedulerActor {
+    pub(crate) fn new(machine: Scheduler, inbox: Inbox<Input>, watch: FaultWatch) -> SchedulerActor {
         SchedulerActor {
             machine,
             inbox,
@@ -62,6 +63,7 @@ impl SchedulerActor {
             next_client: 0,
             inputs: Vec::new(),
             effects: Effects::default(),
+            _watch: watch,
         }
     }
 

@@ -16,7 +16,7 @@ use starling_runtime::store::Store;
 use starling_runtime::value::Value;
 use tokio::runtime::Handle;
 
-use crate::host::Wake;
+use crate::host::{FaultWatch, Wake};
 use crate::link::Outbox;
 use crate::registry_actor;
 
@@ -53,12 +53,14 @@ pub(crate) struct WorkerActor {
     effects: Vec<Effect>,
     to_scheduler: Vec<FromWorker>,
     to_registry: Vec<(TaskId, Option<u64>)>,
+    _watch: FaultWatch,
 }
 
 impl WorkerActor {
     pub(crate) fn new(
         machine: Worker,
         inbox: Inbox<Input>,
+        watch: FaultWatch,
         registry: Inbox<registry_actor::Input>,
         executor: Executor,
         store: Arc<Store>,
@@ -80,6 +82,7 @@ impl WorkerActor {
             effects: Vec::new(),
             to_scheduler: Vec::new(),
             to_registry: Vec::new(),
+            _watch: watch,
         }
     }
 
@@ -112,6 +115,9 @@ impl WorkerActor {
     fn put(&mut self, task: TaskId, value: Value) -> Result<(), String> {
         // What earlier events want freed must not take the new value with it.
         self.perform();
+        if self.outbox.is_none() {
+            return Err("the worker has no scheduler".to_owned());
+        }
         if !self.machine.accepts(task) {
             return Err(format!("something is still under way here under the id {task}"));
         }

@@ -1,4 +1,4 @@
-//! How fast the mesh is between two nodes of one process, over loopback TCP: `cargo run --release --example wire`.
+//! How fast the mesh is between two nodes on runtimes of their own, over loopback TCP: `cargo run --release --example wire`.
 //!
 //! Both ends share the processor here, as do the workers of a small cluster on one machine.
 
@@ -42,10 +42,16 @@ async fn node(name: &str) -> (Mesh, mpsc::Receiver<MeshEvent>) {
     Mesh::start(config, Arc::new(Blocks { big: Bytes::from(vec![7; BIG]) })).await.unwrap()
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
+fn main() {
+    // A runtime for each, as if they were two processes.
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (here, there) = (runtime(), runtime());
+    let far = there.block_on(node("far"));
+    here.block_on(async { here.spawn(run(far)).await.unwrap() });
+}
+
+async fn run((far, mut events): (Mesh, mpsc::Receiver<MeshEvent>)) {
     let (near, _events) = node("near").await;
-    let (far, mut events) = node("far").await;
     near.join(&far.listen_addrs()[0]).await.unwrap();
     // `wire bulk` or `wire links` runs the one alone, for a profiler.
     let only = std::env::args().nth(1);

@@ -15,7 +15,8 @@ pub struct Inbox<T> {
 }
 
 struct Shared<T> {
-    gathered: Mutex<Vec<T>>,
+    /// `None` once it is closed.
+    gathered: Mutex<Option<Vec<T>>>,
     /// Told when the actor has taken what had gathered.
     taken: Notify,
     /// How many events make it full for those who wait.
@@ -26,7 +27,8 @@ struct Shared<T> {
 impl<T> Inbox<T> {
     /// An inbox that is full at `full` events and calls `wake` when its first event comes.
     pub fn new(full: usize, wake: impl Fn() + Send + Sync + 'static) -> Inbox<T> {
-        let shared = Shared { gathered: Mutex::new(Vec::new()), taken: Notify::new(), full, wake: Box::new(wake) };
+        let shared =
+            Shared { gathered: Mutex::new(Some(Vec::new())), taken: Notify::new(), full, wake: Box::new(wake) };
         Inbox { shared: Arc::new(shared) }
     }
 
@@ -37,11 +39,13 @@ impl<T> Inbox<T> {
 
     /// Adds events even if the inbox is full. For events that the actor's own requests bound.
     pub fn extend(&self, events: impl IntoIterator<Item = T>) {
-        let mut gathered = self.lock();
+        let mut lock = self.lock();
+        // Nobody is there to take it any more.
+        let Some(gathered) = lock.as_mut() else { return };
         let was_empty = gathered.is_empty();
         gathered.extend(events);
         let is_empty = gathered.is_empty();
-        drop(gathered);
+        drop(lock);
         if was_empty && !is_empty {
             (self.shared.wake)();
         }
@@ -51,7 +55,7 @@ impl<T> Inbox<T> {
     pub async fn extend_when_free(&self, events: impl IntoIterator<Item = T>) {
         loop {
             let taken = self.shared.taken.notified();
-            if self.lock().len() < self.shared.full {
+            if self.lock().as_ref().is_none_or(|gathered| gathered.len() < self.shared.full) {
                 break;
             }
             taken.await;
@@ -62,11 +66,21 @@ impl<T> Inbox<T> {
     /// Takes all that has gathered, in order, and leaves `empty` in its place, whose memory is reused.
     pub fn take(&self, empty: &mut Vec<T>) {
         debug_assert!(empty.is_empty(), "what is given in exchange is empty");
-        std::mem::swap(&mut *self.lock(), empty);
+        if let Some(gathered) = self.lock().as_mut() {
+            std::mem::swap(gathered, empty);
+        }
         self.shared.taken.notify_waiters();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<T>> {
+    /// Drops what has gathered and all that comes: the actor is gone.
+    pub fn close(&self) {
+        let gathered = self.lock().take();
+        self.shared.taken.notify_waiters();
+        // Outside of the lock, since dropping an event may wake who waits for an answer to it.
+        drop(gathered);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<T>>> {
         self.shared.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

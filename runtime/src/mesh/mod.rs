@@ -333,6 +333,11 @@ impl Mesh {
         bulk::put(self.shared(), node, task, value).await
     }
 
+    /// Ends at once, without taking leave: links close, the port is free. For who drops a node.
+    pub fn close(&self) {
+        self.handle.shared.cancel.cancel();
+    }
+
     /// Leaves: the others are told, what waits on links is written, connections are closed. Takes a few seconds at
     /// most. Every later operation fails with [`MeshError::Closed`] or alike.
     pub async fn shutdown(&self) {

@@ -52,7 +52,7 @@ impl Redials {
         let mut nodes = BTreeMap::new();
         let wanted: Vec<_> = wanted.filter(|(_, addrs)| !addrs.is_empty()).collect();
         // Of many that start together not all shall dial all at once.
-        let spread = Duration::from_millis(50) + Duration::from_millis(10) * wanted.len() as u32;
+        let spread = Duration::from_millis(50) + Duration::from_millis(20) * wanted.len() as u32;
         for (node, addrs) in wanted {
             let redial = match self.nodes.remove(&node) {
                 Some(redial) if redial.addrs == addrs => redial,
@@ -177,8 +177,8 @@ mod tests {
         let start = Instant::now();
         let mut redials = Redials::new(ME, true);
         want(&mut redials, start, &[LOW, HIGH]);
-        assert_eq!(due(&mut redials, start + Duration::from_millis(80)), [HIGH]);
-        assert_eq!(due(&mut redials, start + Duration::from_millis(700)), [LOW]);
+        assert_eq!(due(&mut redials, start + Duration::from_millis(100)), [HIGH]);
+        assert_eq!(due(&mut redials, start + Duration::from_millis(900)), [LOW]);
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         let start = Instant::now();
         let mut redials = Redials::new(ME, false);
         want(&mut redials, start, &[LOW, HIGH]);
-        assert_eq!(due(&mut redials, start + Duration::from_millis(80)), [LOW, HIGH]);
+        assert_eq!(due(&mut redials, start + Duration::from_millis(100)), [LOW, HIGH]);
     }
 
     #[test]

@@ -27,6 +27,23 @@ pub enum ClientError {
     /// The link to the scheduler is lost, and the job with it. Connect again and submit again.
     #[error("the scheduler is gone: {0}; connect again and submit again")]
     SchedulerLost(String),
+    /// The call's arguments are too large to go through the scheduler. Scatter them and pass the futures.
+    #[error(
+        "the arguments of {name} have {nbytes} bytes, which is too much to go through the scheduler: scatter large values \
+         and pass their futures"
+    )]
+    TooLarge {
+        /// The task's name.
+        name: &'static str,
+        /// The arguments' size in bytes.
+        nbytes: usize,
+    },
+    /// An argument is a future of another cluster.
+    #[error("the argument {0} is a future of another cluster: get its result there and pass that")]
+    ForeignFuture(TaskId),
+    /// A scattered value was taken by no worker.
+    #[error("no worker took the value: {0}")]
+    NotPlaced(String),
     /// The result's holders cannot be reached, nor can it be computed again.
     #[error("the result of task {0} could not be fetched from any of its holders")]
     Unreachable(TaskId),
@@ -54,6 +71,11 @@ impl FutureInner {
     /// The task.
     pub fn task(&self) -> TaskId {
         self.task
+    }
+
+    /// Whether the result is to come from this client.
+    pub fn is_of<S: ResultSource>(&self, source: &S) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.source), source)
     }
 }
 
