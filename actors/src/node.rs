@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_core::ids::{NodeId, TaskId, Term};
+use starling_core::ids::{JobId, NodeId, TaskId, Term};
 use starling_core::scheduler::{self, Scheduler};
 use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
@@ -293,7 +293,8 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
 fn spawn_scheduler(host: &ActorHost) -> std::io::Result<Inbox<scheduler_actor::Input>> {
     let config = scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES };
     host.spawn("scheduler", INBOX_FULL, move |inbox, watch| {
-        SchedulerActor::new(Scheduler::new(config).in_term(TERM), inbox, watch)
+        let machine = Scheduler::new(config).in_term(TERM).first_job(JobId(rand::random()));
+        SchedulerActor::new(machine, inbox, watch)
     })
 }
 

@@ -1,6 +1,7 @@
 //! The worker's actor: the machine between the scheduler's link, the executor's threads and the mesh.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
@@ -129,6 +130,7 @@ impl WorkerActor {
 
     fn perform(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
+        let mut freed = Vec::new();
         for effect in effects.drain(..) {
             match effect {
                 Effect::ToScheduler(message) => {
@@ -158,7 +160,7 @@ impl WorkerActor {
                     }
                 }
                 Effect::Free { task } => {
-                    self.store.remove(task);
+                    freed.extend(self.store.remove(task));
                     if self.published.remove(&task) {
                         self.to_registry.push((task, None));
                     }
@@ -166,6 +168,7 @@ impl WorkerActor {
             }
         }
         self.effects = effects;
+        self.drop_values(freed);
         if !self.to_registry.is_empty() {
             self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
         }
@@ -175,6 +178,25 @@ impl WorkerActor {
                 // If it is closed, the reader of the same link tells so.
                 let _ = outbox.send(messages);
             }
+        }
+    }
+
+    /// Drops values, whose `Drop` may be the user's: large ones elsewhere, since that takes its time.
+    fn drop_values(&self, values: Vec<(Value, u64)>) {
+        const LARGE: u64 = 64 * 1024;
+        if values.is_empty() {
+            return;
+        }
+        let is_large = values.iter().map(|(_, nbytes)| nbytes).sum::<u64>() > LARGE;
+        let dropping = move || {
+            if catch_unwind(AssertUnwindSafe(|| drop(values))).is_err() {
+                tracing::warn!("a value panicked when it was dropped");
+            }
+        };
+        if is_large {
+            self.runtime.spawn_blocking(dropping);
+        } else {
+            dropping();
         }
     }
 
@@ -196,7 +218,10 @@ impl WorkerActor {
                         Ok(nbytes) => {
                             outcome.insert(task, Some(nbytes));
                         }
-                        Err(error) => tracing::warn!(%task, %error, "a fetched value was dropped"),
+                        Err(error) => {
+                            tracing::warn!(%task, %error, "a fetched value was dropped");
+                            inbox.push(Input::Event(Event::NoRoom { task, message: error.to_string() }));
+                        }
                     }
                 })
                 .await;

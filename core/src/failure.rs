@@ -53,11 +53,43 @@ pub enum FailureCause {
         /// What the codec said.
         message: String,
     },
-    /// The worker could not store the result.
+    /// The worker could not store the result, or an input.
     Store {
         /// What the store said.
         message: String,
     },
+}
+
+/// How many bytes each text of a failure keeps, and how many sources.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
+const SOURCES_MAX: usize = 16;
+
+impl FailureCause {
+    /// The same with texts of a bounded length, since a failure is told to everybody who waits for something that needs
+    /// the task.
+    pub fn shortened(mut self) -> FailureCause {
+        match &mut self {
+            FailureCause::Error { message, sources } => {
+                sources.truncate(SOURCES_MAX);
+                sources.iter_mut().for_each(shorten);
+                shorten(message);
+            }
+            FailureCause::Panicked { message, location } => {
+                location.iter_mut().for_each(shorten);
+                shorten(message);
+            }
+            FailureCause::Codec { message } | FailureCause::Store { message } => shorten(message),
+            FailureCause::WorkersLost { .. } | FailureCause::DataLost { .. } | FailureCause::UnknownKind => {}
+        }
+        self
+    }
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push_str(" ... (cut)");
+    }
 }
 
 impl fmt::Display for TaskFailure {
@@ -87,9 +119,24 @@ impl fmt::Display for FailureCause {
                 write!(f, "is not in the worker's binary: start the worker from the program that submits the task")
             }
             FailureCause::Codec { message } => write!(f, "could not be encoded or decoded: {message}"),
-            FailureCause::Store { message } => write!(f, "could not store its result: {message}"),
+            FailureCause::Store { message } => write!(f, "could not store what it needs or returned: {message}"),
         }
     }
 }
 
 impl std::error::Error for TaskFailure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let long = FailureCause::Error { message: "ä".repeat(10_000), sources: vec!["x".repeat(9_000); 100] };
+        let FailureCause::Error { message, sources } = long.shortened() else { panic!("another cause") };
+        assert!(message.starts_with('ä') && message.ends_with("(cut)") && message.len() < 8_300);
+        assert_eq!((sources.len(), sources[0].len()), (16, 8 * 1024 + " ... (cut)".len()));
+        let short = FailureCause::Codec { message: "no".into() };
+        assert_eq!(short.clone().shortened(), short);
+    }
+}

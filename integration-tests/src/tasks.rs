@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use starling::{Buffer, task};
 
 /// Their sum.
@@ -111,4 +112,33 @@ pub fn slow(millis: u64, value: i64) -> i64 {
 #[task]
 pub fn process() -> u32 {
     std::process::id()
+}
+
+/// A type whose length serde does not know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flattened {
+    #[serde(flatten)]
+    fields: BTreeMap<String, u64>,
+}
+
+/// What cannot be encoded.
+#[task]
+pub fn flattened() -> Flattened {
+    Flattened { fields: BTreeMap::from([("one".to_owned(), 1)]) }
+}
+
+/// A type that panics when it is encoded.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Refuses;
+
+impl Serialize for Refuses {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("not today")
+    }
+}
+
+/// What panics when it is encoded.
+#[task]
+pub fn panics_when_encoded() -> Refuses {
+    Refuses
 }

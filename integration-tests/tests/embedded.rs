@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use starling::{Buffer, ClientError, Cluster, FailureCause};
+use starling::{Buffer, ClientError, Cluster, FailureCause, LocalOptions};
 use starling_integration_tests::tasks;
 
 async fn cluster(workers: usize) -> Cluster {
@@ -197,4 +197,78 @@ async fn every_node_answers_who_has() {
     let task = large.task();
     drop(large);
     eventually("every node has forgotten", || cluster.nodes().iter().all(|node| node.who_has(task).is_empty())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_is_lost_with_the_cluster_fails_instead_of_waiting() {
+    let cluster = cluster(1).await;
+    let large = cluster.submit(tasks::bytes::task(100_000_u64, 1_u8));
+    large.wait().await.unwrap();
+    cluster.shutdown().await;
+    assert!(matches!(large.result().await, Err(ClientError::SchedulerLost(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_future_keeps_its_cluster() {
+    let future = {
+        let cluster = cluster(1).await;
+        cluster.submit(tasks::sleep_then::task(50_u64, 5))
+    };
+    assert_eq!(future.result().await.unwrap(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_future_of_another_cluster_is_no_argument() {
+    let (one, other) = (cluster(1).await, cluster(1).await);
+    let ours = one.submit(tasks::add::task(1, 1));
+    other.submit(tasks::add::task(5, 5)).wait().await.unwrap();
+    let mixed = other.submit(tasks::add::task(&ours, 1)).result().await;
+    assert!(matches!(mixed, Err(ClientError::ForeignFuture(_))), "{mixed:?}");
+    assert_eq!(other.submit(tasks::add::task(2, 2)).result().await.unwrap(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_too_large_for_the_scheduler_are_told_to_be_scattered() {
+    let cluster = cluster(1).await;
+    let large = "x".repeat(20 << 20);
+    let refused = cluster.submit(tasks::count_words::task(large.clone())).result().await.unwrap_err();
+    assert!(refused.to_string().contains("scatter"), "{refused}");
+    let scattered = cluster.scatter(large).await.unwrap();
+    assert_eq!(cluster.submit(tasks::count_words::task(scattered)).result().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scatters_that_are_not_polled_hold_nothing_up() {
+    use futures::StreamExt;
+    let cluster = cluster(2).await;
+    let values = futures::stream::iter((0..20_i64).map(|value| vec![value; 10]));
+    let mut scattered = std::pin::pin!(values.map(|value| cluster.scatter(value)).buffered(8));
+    let mut sum = 0;
+    while let Some(future) = scattered.next().await {
+        sum += cluster.submit(tasks::total::task(future.unwrap())).result().await.unwrap();
+    }
+    assert_eq!(sum, 10 * 190);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_has_no_encoding_fails_its_task() {
+    let cluster = cluster(1).await;
+    let failed = cluster.submit(tasks::flattened::task()).result().await.unwrap_err();
+    assert!(failed.to_string().contains("cannot be encoded"), "{failed}");
+    let failed = cluster.submit(tasks::panics_when_encoded::task()).wait().await.unwrap_err();
+    assert!(failed.to_string().contains("not today"), "{failed}");
+    assert_eq!(cluster.submit(tasks::add::task(1, 1)).result().await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_inputs_do_not_fit_fails_with_the_remedy() {
+    let options = LocalOptions { memory_limit: 1_000_000, nthreads: 1, ..LocalOptions::new(2) };
+    let cluster = Cluster::local_with(options).await.unwrap();
+    let parts = cluster.map((0..2_u8).map(|value| tasks::bytes::task(600_000_u64, value)));
+    for part in &parts {
+        part.wait().await.unwrap();
+    }
+    let failed = cluster.submit(tasks::sum_bytes::task(&parts[0], &parts[1])).result().await.unwrap_err();
+    assert!(failed.to_string().contains("--memory-limit"), "{failed}");
+    assert_eq!(parts[0].result().await.unwrap().len() + parts[1].result().await.unwrap().len(), 1_200_000);
 }

@@ -4,7 +4,7 @@
 //! once beside it, never run, so that the compiler infers the handle's result type. The captures come in as arguments of
 //! a closure around the closure, so that its body uses them like captured variables.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
@@ -165,23 +165,27 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
             signature: #signature,
             version: 0,
             entries: || {
-                #[allow(unused_imports)]
-                use #private::items::{
-                    HasFilter as _, HasFlatMap as _, HasFold as _, HasKey as _, HasMap as _, HasOrder as _, HasTryMap as _,
-                    LacksFilter as _, LacksFlatMap as _, LacksFold as _, LacksKey as _, LacksMap as _, LacksOrder as _,
-                    LacksTryMap as _, OutcomeNone as _, OutcomePlain as _, OutcomeResult as _,
-                };
-                #[allow(unused_imports)]
-                use #private::{ExtractList as _, ExtractListShared as _, ExtractPlain as _};
+                // Outside of the block below, whose traits would take part in the method calls of the closure's body.
                 let make = #make;
-                #private::Entries {
-                    call: ::std::sync::Arc::new(move |args: &mut #private::TaskArgs| {
-                        #[allow(clippy::let_unit_value)]
-                        let captures = args.owned::<#captured>(0)?;
-                        #(let #names: ::std::sync::Arc<#data> = (&&&#private::Extract::<#data>::new()).extract(args, #at)?;)*
-                        (&&&#private::items::Outcome::new(make(captures)(#(#passed),*))).output()
-                    }),
-                    items: ::std::option::Option::Some(#items),
+                {
+                    #[allow(unused_imports)]
+                    use #private::items::{
+                        HasFilter as _, HasFlatMap as _, HasFold as _, HasKey as _, HasMap as _, HasOrder as _,
+                        HasTryMap as _, LacksFilter as _, LacksFlatMap as _, LacksFold as _, LacksKey as _, LacksMap as _,
+                        LacksOrder as _, LacksTryMap as _, OutcomeNone as _, OutcomePlain as _, OutcomeResult as _,
+                    };
+                    #[allow(unused_imports)]
+                    use #private::{ExtractList as _, ExtractListShared as _, ExtractPlain as _};
+                    #private::Entries {
+                        call: ::std::sync::Arc::new(move |args: &mut #private::TaskArgs| {
+                            #[allow(clippy::let_unit_value)]
+                            let captures = args.owned::<#captured>(0)?;
+                            #(let #names: ::std::sync::Arc<#data> =
+                                (&&&#private::Extract::<#data>::new()).extract(args, #at)?;)*
+                            (&&&#private::items::Outcome::new(make(captures)(#(#passed),*))).output()
+                        }),
+                        items: ::std::option::Option::Some(#items),
+                    }
                 }
             },
         };
@@ -234,7 +238,6 @@ fn items(
 
 /// What a person sees in a list of tasks, and a digest of the body: nodes whose closures differ must not mix.
 fn signature(input: &Input) -> String {
-    let compact = |tokens: TokenStream| tokens.to_string().replace(char::is_whitespace, "");
     let parameters = &input.closure.inputs;
     let output = &input.closure.output;
     let body = &input.closure.body;
@@ -245,13 +248,47 @@ fn signature(input: &Input) -> String {
             .iter()
             .map(|capture| {
                 let (name, ty) = (&capture.name, &capture.ty);
-                compact(quote!(#name: #ty))
+                spelled(quote!(#name: #ty))
             })
             .collect();
         text += &format!("[{}]", captures.join(","));
     }
-    text += &format!("|{}|{}", compact(quote!(#parameters)), compact(quote!(#output)));
-    format!("{text}#{:08x}", digest(&compact(quote!(#body))))
+    text += &format!("|{}|{}", spelled(quote!(#parameters)), spelled(quote!(#output)));
+    format!("{text}#{:08x}", digest(&spelled(quote!(#body))))
+}
+
+/// The tokens in one line, whatever their layout: literals as they are, and a space only where two tokens would otherwise
+/// read as one.
+fn spelled(tokens: TokenStream) -> String {
+    let mut text = String::new();
+    let mut before = None;
+    for token in tokens {
+        let apart = match (&before, &token) {
+            (Some(TokenTree::Punct(one)), TokenTree::Punct(_)) => one.spacing() == Spacing::Alone,
+            (Some(TokenTree::Ident(_) | TokenTree::Literal(_)), TokenTree::Ident(_) | TokenTree::Literal(_)) => true,
+            _ => false,
+        };
+        if apart {
+            text.push(' ');
+        }
+        match &token {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    // What a macro has put in as one piece; it binds as if it stood in parentheses.
+                    Delimiter::None => ("\u{27e8}", "\u{27e9}"),
+                };
+                text += open;
+                text += &spelled(group.stream());
+                text += close;
+            }
+            other => text += &other.to_string(),
+        }
+        before = Some(token);
+    }
+    text
 }
 
 /// FNV-1a of 32 bits: the same for every build of the same source.
@@ -283,8 +320,18 @@ mod tests {
     fn the_signature_tells_bodies_apart_but_not_layouts() {
         let of = |tokens| signature(&syn::parse2(tokens).unwrap());
         let one = of(quote!([min: i64 = 3] |n: &i64| *n > min));
-        assert!(one.starts_with("[min:i64]|n:&i64|#"), "{one}");
+        assert!(one.starts_with("[min: i64]|n: &i64|#"), "{one}");
         assert_eq!(one, of("[ min : i64=4 ]\n|n: & i64|   *n>min".parse().unwrap()));
         assert_ne!(one, of(quote!([min: i64 = 3] |n: &i64| *n >= min)));
+        for (one, other) in [
+            ("|s: &str| s.split(' ').count()", "|s: &str| s.split('\t').count()"),
+            (r#"|s: &str| s.split("a b").count()"#, r#"|s: &str| s.split("ab").count()"#),
+            (r#"|s: &str| format!("{s} ")"#, r#"|s: &str| format!("{s}")"#),
+            ("|a: bool| a & &b()", "|a: bool| a && b()"),
+            ("|a: u8| m!(a b)", "|a: u8| m!(ab)"),
+            ("|a: u8| m!(a (b) c)", "|a: u8| m!(a (b c))"),
+        ] {
+            assert_ne!(of(one.parse().unwrap()), of(other.parse().unwrap()), "{one}");
+        }
     }
 }

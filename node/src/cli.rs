@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use starling_actors::{Node, NodeConfig, NodeError, NodeRole};
 use starling_runtime::mesh::{Multiaddr, parse_addr};
-use starling_runtime::secret::{ClusterSecret, SecretError};
+use starling_runtime::secret::{ClusterSecret, SECRET_ENV, SecretError};
 use tracing_subscriber::EnvFilter;
 
 mod config;
@@ -171,19 +171,21 @@ fn node_config(options: &Options, file: &ConfigFile) -> Result<NodeConfig, CliEr
         None => NodeRole::Worker,
     };
     let listen_texts = if options.listen.is_empty() { &file.listen } else { &options.listen };
-    let listen = match (options.no_listen, listen_texts.is_empty(), role) {
-        (true, _, _) => Vec::new(),
-        (false, false, _) => parse_addrs(listen_texts)?,
-        (false, true, NodeRole::Scheduler) => parse_addrs(&["/ip4/0.0.0.0/tcp/8786".to_owned()])?,
-        (false, true, NodeRole::Worker) => parse_addrs(&["/ip4/0.0.0.0/tcp/0".to_owned()])?,
-    };
+    let listen =
+        match (options.no_listen || (file.no_listen && options.listen.is_empty()), listen_texts.is_empty(), role) {
+            (true, _, _) => Vec::new(),
+            (false, false, _) => parse_addrs(listen_texts)?,
+            (false, true, NodeRole::Scheduler) => parse_addrs(&["/ip4/0.0.0.0/tcp/8786".to_owned()])?,
+            (false, true, NodeRole::Worker) => parse_addrs(&["/ip4/0.0.0.0/tcp/0".to_owned()])?,
+        };
     let defaults = NodeConfig::new(role);
     let nthreads = options.threads.or(file.threads).unwrap_or(defaults.nthreads);
     if nthreads == 0 {
         return Err(CliError::NoThreads);
     }
     let memory_limit = options.memory_limit.or(file.memory_limit_bytes()?).unwrap_or(0);
-    let secret = secret(options, file, role)?;
+    let is_first = role == NodeRole::Scheduler && join.is_empty();
+    let secret = secret(options, file, is_first)?;
     let name = options.name.clone().or_else(|| file.name.clone()).or_else(host_name).unwrap_or(defaults.name);
     Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory_limit })
 }
@@ -192,21 +194,24 @@ fn parse_addrs(texts: &[String]) -> Result<Vec<Multiaddr>, CliError> {
     Ok(texts.iter().map(|text| parse_addr(text)).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// The secret to use: found, or for the first scheduler made.
-fn secret(options: &Options, file: &ConfigFile, role: NodeRole) -> Result<Option<ClusterSecret>, CliError> {
-    if options.insecure || (file.insecure && options.secret_file.is_none()) {
+/// The secret to use: found, or for the first node of a mesh made. It is looked for in `--secret-file`, in
+/// `STARLING_SECRET`, in what the configuration file says, and in the default place, in this order.
+fn secret(options: &Options, file: &ConfigFile, is_first: bool) -> Result<Option<ClusterSecret>, CliError> {
+    let is_in_environment = std::env::var_os(SECRET_ENV).is_some_and(|value| !value.is_empty());
+    let is_given = options.secret_file.is_some() || is_in_environment;
+    if options.insecure || (file.insecure && !is_given) {
         tell(format_args!(
             "warning: running without a secret: anybody who can reach this node may run code on it (--insecure)"
         ));
         return Ok(None);
     }
-    let explicit = options.secret_file.as_deref().or(file.secret_file.as_deref());
-    match ClusterSecret::find(explicit, file.secret.as_deref()) {
+    let from_file = file.secret_file.as_deref().filter(|_| !is_given);
+    match ClusterSecret::find(options.secret_file.as_deref().or(from_file), file.secret.as_deref()) {
         Ok((secret, from)) => {
             tracing::info!(%from, "found the cluster's secret");
             Ok(Some(secret))
         }
-        Err(SecretError::Missing { .. }) if role == NodeRole::Scheduler => {
+        Err(SecretError::Missing { .. }) if is_first => {
             let (secret, path, made) = ClusterSecret::create_default()?;
             if made {
                 tell(format_args!(

@@ -194,3 +194,29 @@ fn a_second_ctrl_c_stops_at_once() {
     scheduler.signal("-INT");
     assert_eq!(scheduler.exit_code(), Some(0));
 }
+
+#[test]
+fn a_wrong_configuration_file_is_one_line_that_does_not_show_the_secret() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("node.toml");
+    let config = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        run(home.path(), &["--config", file.to_str().unwrap()])
+    };
+    let (code, text) = config("threads = 1\nsecret = very-secret-text\n");
+    assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
+    assert!(text.contains("node.toml") && text.contains("line 2") && !text.contains("very-secret"), "{text}");
+    let (code, text) = config("colour = 'red'\n");
+    assert!(code == Some(2) && text.contains("colour") && text.lines().count() == 1, "{text}");
+    let (code, text) = config(&format!("secret = '{}'\n", "x".repeat(40)));
+    assert!(code == Some(2) && text.contains("chmod 600"), "{text}");
+}
+
+#[test]
+fn a_second_scheduler_is_refused_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--listen", LOOPBACK]));
+    let addr = scheduler.line_with("listening on ").replace("listening on ", "");
+    let error = error_of(run(home.path(), &["--role", "scheduler", "--listen", LOOPBACK, "--join", &addr]), 1);
+    assert!(error.contains("has a scheduler already"), "{error}");
+}

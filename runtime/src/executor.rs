@@ -16,7 +16,7 @@ use starling_core::failure::FailureCause;
 use starling_core::wire::INLINE_RESULT_BYTES_MAX;
 use starling_core::worker::{Event, Execution, HANDED_OUT_PER_THREAD_MAX, Outcome};
 
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::task::{TaskArgs, Tasks};
 use crate::value::Value;
 
@@ -77,9 +77,10 @@ fn next(tasks: &Mutex<mpsc::Receiver<Execution>>) -> Option<Execution> {
 fn run(execution: Execution, store: &Store) -> Event {
     let started = Instant::now();
     let mut name = String::new();
-    let outcome = match compute(&execution, store, &mut name) {
+    // All of it may run the user's code: the task itself, and what encodes or drops its values.
+    let outcome = match caught(|| compute(&execution, store, &mut name)) {
         Ok((nbytes, inline)) => Outcome::Stored { nbytes, inline },
-        Err(cause) => Outcome::Failed { name, cause },
+        Err(cause) => Outcome::Failed { name, cause: cause.shortened() },
     };
     let run_us = started.elapsed().as_micros() as u64;
     Event::Executed { task: execution.task, attempt: execution.attempt, run_us, outcome }
@@ -92,27 +93,29 @@ fn compute(execution: &Execution, store: &Store, name: &mut String) -> Result<(u
         store.get(input).ok_or_else(|| FailureCause::Codec { message: format!("input {input} is not in the store") })
     });
     let mut args = TaskArgs::new(&execution.payload, inputs.collect::<Result<Vec<Value>, _>>()?)?;
-    let value = caught(|| (task.entries.call)(&mut args))?;
+    let value = (task.entries.call)(&mut args)?;
     // An input that came encoded is decoded once, not again for each task that takes it.
-    for (number, live) in args.into_decoded() {
-        if let Some(&input) = execution.inputs.get(number as usize) {
-            store.replace(input, live);
+    for decoded in args.into_decoded() {
+        if let Some(&input) = execution.inputs.get(decoded.number as usize) {
+            store.replace_decoded(input, &decoded.encoded, decoded.live);
         }
     }
     let inline = if execution.inline_result { encode_small(&value)? } else { None };
-    let nbytes =
-        store.insert(execution.task, value).map_err(|full| FailureCause::Store { message: full.to_string() })?;
-    Ok((nbytes, inline))
+    match store.insert(execution.task, value) {
+        Ok(nbytes) => Ok((nbytes, inline)),
+        Err(StoreError::Codec(error)) => Err(FailureCause::Codec { message: error.to_string() }),
+        Err(full @ StoreError::Full { .. }) => Err(FailureCause::Store { message: full.to_string() }),
+    }
 }
 
 /// The encoding if it is small enough to ride in the completion.
 fn encode_small(value: &Value) -> Result<Option<Bytes>, FailureCause> {
     // An estimate over a few times the limit is not worth the encoding.
-    if value.nbytes() > 4 * INLINE_RESULT_BYTES_MAX as u64 {
+    let codec = |message: String| FailureCause::Codec { message };
+    if value.nbytes().map_err(|error| codec(error.to_string()))? > 4 * INLINE_RESULT_BYTES_MAX as u64 {
         return Ok(None);
     }
-    let codec = |message: String| FailureCause::Codec { message };
-    let encoded = caught(|| value.encode().map_err(|error| codec(error.to_string())))?;
+    let encoded = value.encode().map_err(|error| codec(error.to_string()))?;
     let bytes = postcard::to_stdvec(&encoded).map_err(|error| codec(error.to_string()))?;
     Ok((bytes.len() <= INLINE_RESULT_BYTES_MAX).then(|| bytes.into()))
 }

@@ -8,26 +8,34 @@ use serde::ser::{self, Serialize};
 /// How many elements of a sequence are measured.
 const SAMPLE: u64 = 64;
 
-/// About the number of bytes of the postcard encoding of `value`; 0 if it cannot be encoded.
-pub fn estimate<T: Serialize + ?Sized>(value: &T) -> u64 {
+/// About the number of bytes of the postcard encoding of `value`. What cannot be encoded is refused, as far as it shows
+/// in the sample.
+pub fn estimate<T: Serialize + ?Sized>(value: &T) -> Result<u64, Refused> {
     let mut counter = Counter { nbytes: 0 };
-    match value.serialize(&mut counter) {
-        Ok(()) => counter.nbytes,
-        Err(Refused) => 0,
-    }
+    value.serialize(&mut counter)?;
+    Ok(counter.nbytes)
 }
 
 struct Counter {
     nbytes: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the value cannot be serialized")]
-struct Refused;
+/// Why a value cannot be encoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
 
 impl ser::Error for Refused {
-    fn custom<T: std::fmt::Display>(_: T) -> Refused {
-        Refused
+    fn custom<T: std::fmt::Display>(message: T) -> Refused {
+        Refused(message.to_string())
+    }
+}
+
+/// Postcard writes a length before the elements.
+fn check_length(length: Option<usize>) -> Result<(), Refused> {
+    match length {
+        Some(_) => Ok(()),
+        None => Err(Refused("a sequence or map does not know its length, as with #[serde(flatten)]".to_owned())),
     }
 }
 
@@ -140,7 +148,8 @@ impl<'a> ser::Serializer for &'a mut Counter {
         value.serialize(self)
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Elements<'a>, Refused> {
+    fn serialize_seq(self, length: Option<usize>) -> Result<Elements<'a>, Refused> {
+        check_length(length)?;
         self.nbytes += 1;
         Ok(Elements { start: self.nbytes, counter: self, seen: 0 })
     }
@@ -259,13 +268,13 @@ mod tests {
     fn a_long_sequence_is_extrapolated_from_its_beginning() {
         let records: Vec<(u64, String)> = (0..100_000).map(|i| (i, "x".repeat(10))).collect();
         let exact = 100_000 * (8 + 11) + 1;
-        assert_eq!(estimate(&records), exact);
+        assert_eq!(estimate(&records), Ok(exact));
     }
 
     #[test]
     fn maps_and_options_and_variants_are_counted() {
         let map: BTreeMap<u32, Option<String>> = (0..1000).map(|i| (i, Some("abc".into()))).collect();
-        assert_eq!(estimate(&map), 1 + 1000 * (4 + 1 + 4));
-        assert_eq!(estimate(&Some(Err::<u8, &str>("no"))), 1 + 1 + 3);
+        assert_eq!(estimate(&map), Ok(1 + 1000 * (4 + 1 + 4)));
+        assert_eq!(estimate(&Some(Err::<u8, &str>("no"))), Ok(1 + 1 + 3));
     }
 }

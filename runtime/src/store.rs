@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use starling_core::ids::TaskId;
 
-use crate::value::Value;
+use crate::value::{CodecError, Encoded, Value};
 
 /// A node's values by task. Shared between the executor's threads, the mesh and the worker actor.
 #[derive(Default)]
@@ -24,19 +24,25 @@ struct Held {
     nbytes: u64,
 }
 
-/// The value does not fit. Nothing was stored; free something, or run with a larger memory limit.
+/// Why a value was not stored. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a value of {nbytes} bytes does not fit: the store holds {held} of {limit} bytes; use more workers, smaller partitions, or a \
-     larger --memory-limit"
-)]
-pub struct StoreFull {
-    /// The value's size.
-    pub nbytes: u64,
-    /// What is in the store.
-    pub held: u64,
-    /// The store's limit.
-    pub limit: u64,
+pub enum StoreError {
+    /// It does not fit. Free something, or run with a larger memory limit.
+    #[error(
+        "a value of {nbytes} bytes does not fit: the store holds {held} of {limit} bytes; use more workers, smaller \
+         partitions, or a larger --memory-limit"
+    )]
+    Full {
+        /// The value's size.
+        nbytes: u64,
+        /// What is in the store.
+        held: u64,
+        /// The store's limit.
+        limit: u64,
+    },
+    /// No other node could ever have it.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
 }
 
 impl Store {
@@ -46,12 +52,12 @@ impl Store {
     }
 
     /// Holds `value` as the output of `task`, in place of what was there. Gives its size in bytes.
-    pub fn insert(&self, task: TaskId, value: Value) -> Result<u64, StoreFull> {
-        let nbytes = value.nbytes();
+    pub fn insert(&self, task: TaskId, value: Value) -> Result<u64, StoreError> {
+        let nbytes = value.nbytes()?;
         let held = self.nbytes.fetch_add(nbytes, Ordering::Relaxed);
         if self.limit > 0 && held.saturating_add(nbytes) > self.limit {
             self.nbytes.fetch_sub(nbytes, Ordering::Relaxed);
-            return Err(StoreFull { nbytes, held, limit: self.limit });
+            return Err(StoreError::Full { nbytes, held, limit: self.limit });
         }
         if let Some(old) = self.values.insert(task, Held { value, nbytes }) {
             self.nbytes.fetch_sub(old.nbytes, Ordering::Relaxed);
@@ -59,10 +65,12 @@ impl Store {
         Ok(nbytes)
     }
 
-    /// Holds `value`, the same in another form, in place of what is held of `task`; does nothing if nothing is.
-    pub fn replace(&self, task: TaskId, value: Value) {
-        if let Some(mut held) = self.values.get_mut(&task) {
-            held.value = value;
+    /// Holds `live` in place of the `encoded` that it was decoded from. Does nothing if something else is held by now.
+    pub fn replace_decoded(&self, task: TaskId, encoded: &Encoded, live: Value) {
+        if let Some(mut held) = self.values.get_mut(&task)
+            && matches!(&held.value, Value::Encoded(held) if held.head.as_ptr() == encoded.head.as_ptr())
+        {
+            held.value = live;
         }
     }
 
@@ -76,11 +84,11 @@ impl Store {
         self.values.get(&task).map_or(0, |held| held.nbytes)
     }
 
-    /// Drops the output of `task`. Others that share it keep it alive until they are done.
-    pub fn remove(&self, task: TaskId) {
-        if let Some((_, old)) = self.values.remove(&task) {
-            self.nbytes.fetch_sub(old.nbytes, Ordering::Relaxed);
-        }
+    /// Gives the output of `task` away, with its size in bytes, to be dropped where that may take its time.
+    pub fn remove(&self, task: TaskId) -> Option<(Value, u64)> {
+        let (_, old) = self.values.remove(&task)?;
+        self.nbytes.fetch_sub(old.nbytes, Ordering::Relaxed);
+        Some((old.value, old.nbytes))
     }
 
     /// How many bytes are held.
@@ -126,7 +134,7 @@ mod tests {
         let store = Store::new(150);
         store.insert(task(0), Value::live("x".repeat(99))).unwrap();
         let full = store.insert(task(1), Value::live("x".repeat(99))).unwrap_err();
-        assert_eq!(full, StoreFull { nbytes: 100, held: 100, limit: 150 });
+        assert_eq!(full, StoreError::Full { nbytes: 100, held: 100, limit: 150 });
         assert_eq!((store.nbytes(), store.len()), (100, 1));
     }
 }

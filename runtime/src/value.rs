@@ -13,9 +13,10 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::size;
+use crate::size::{self, Refused};
 
-/// What can be a task's argument or result. Every owned, thread-safe serde type is.
+/// What can be a task's argument or result: every owned, thread-safe serde type that can be read back without names. Not
+/// `serde_json::Value`, nor types with serde's `untagged`, `tag`, `flatten` or `skip_serializing_if`.
 pub trait Data: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Data for T {}
@@ -30,6 +31,14 @@ pub enum CodecError {
         type_name: &'static str,
         /// What postcard said.
         source: postcard::Error,
+    },
+    /// The value's type has no encoding.
+    #[error("a value of type {type_name} cannot be encoded: {source}")]
+    NoEncoding {
+        /// The Rust type.
+        type_name: &'static str,
+        /// What stands in the way.
+        source: Refused,
     },
     /// The bytes are not an encoding of the type.
     #[error("{nbytes} bytes are no encoding of {type_name}: {source}")]
@@ -194,7 +203,7 @@ pub trait LiveValue: Send + Sync + 'static {
     /// The encoding.
     fn encode(&self) -> Result<Encoded, CodecError>;
     /// About how many bytes it holds: the size of its encoding, sampled for long sequences.
-    fn nbytes(&self) -> u64;
+    fn nbytes(&self) -> Result<u64, CodecError>;
     /// The Rust type.
     fn type_name(&self) -> &'static str;
     /// For downcasting.
@@ -206,9 +215,9 @@ impl<T: Data> LiveValue for T {
         Encoded::of(self)
     }
 
-    fn nbytes(&self) -> u64 {
+    fn nbytes(&self) -> Result<u64, CodecError> {
         let _inside = OutOfBand::enter(None);
-        size::estimate(self)
+        size::estimate(self).map_err(|source| CodecError::NoEncoding { type_name: std::any::type_name::<T>(), source })
     }
 
     fn type_name(&self) -> &'static str {
@@ -235,11 +244,11 @@ impl Value {
         Value::Live(Arc::new(value))
     }
 
-    /// About how many bytes it holds.
-    pub fn nbytes(&self) -> u64 {
+    /// About how many bytes it holds. Fails if the value cannot be encoded.
+    pub fn nbytes(&self) -> Result<u64, CodecError> {
         match self {
             Value::Live(live) => live.nbytes(),
-            Value::Encoded(encoded) => encoded.nbytes(),
+            Value::Encoded(encoded) => Ok(encoded.nbytes()),
         }
     }
 
@@ -325,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_size_of_a_live_value_counts_its_buffers() {
-        let nbytes = Value::live(chunk()).nbytes();
+        let nbytes = Value::live(chunk()).nbytes().unwrap();
         assert!((1 << 20..(1 << 20) + 64).contains(&nbytes), "{nbytes}");
     }
 }

@@ -2,10 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use starling_actors::Cluster;
+use starling_actors::{Cluster, LocalOptions};
+use starling_core::failure::{FailureCause, TaskFailure};
+use starling_runtime::task::ClientError;
 
+use super::plan::{CsvRange, End, Program, StageSource};
+use super::run::{PROGRAM_BYTES_MAX, Run, again_if_lost};
+use super::stage::stage_call;
 use super::{Bag, BagError};
 use crate::csv::{CsvFiles, CsvOptions};
 
@@ -140,7 +148,7 @@ async fn lines_are_read_exactly_whatever_the_block_size() {
     assert!(error.reason().ends_with("d.txt, line 2: the text is not UTF-8; convert the file"), "{error}");
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Row {
     id: u32,
     text: String,
@@ -185,7 +193,11 @@ async fn bad_files_are_one_line_errors_that_name_the_place() {
     let padding = "7,some text\n".repeat(1000);
     for (content, expected) in [
         ("", "FILE is empty: a CSV file begins with a line of column names"),
-        ("id,txt\n1,a\n", "FILE has no column text; its columns are id, txt"),
+        (
+            "id,txt\n1,a\n",
+            "FILE has no column text; its columns are id, txt: correct the name, or set CsvOptions::missing_columns if it may \
+             be absent or is an alias",
+        ),
         (
             &format!("id,text\n{padding}1,a\"b\n{padding}"),
             "FILE, line 1002: a stray quote; put the field in quotes and write each quote in it twice",
@@ -241,7 +253,7 @@ async fn a_file_that_changes_between_the_passes_is_an_error() {
     fs::write(&path, "id,text\n1,a\n2,b\n").unwrap();
     let error = files.records::<Row>().count().await.unwrap_err();
     assert!(
-        error.reason().ends_with("has changed while it was read; start again when nothing writes to it"),
+        error.reason().contains("rows.csv is not the file that was found: it has changed, or this worker has another copy"),
         "{error}"
     );
 }
@@ -282,4 +294,172 @@ async fn a_kept_bag_is_computed_once_and_progress_reaches_the_end() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.last(), Some(&(3, 3)));
     assert!(seen.is_sorted_by(|one, next| one.1 != next.1 || one.0 <= next.0), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_stray_quote_of_a_file_is_the_one_that_is_told() {
+    let cluster = cluster().await;
+    let padding = "7,some text\n".repeat(1000);
+    // The second quote makes their number even; what stands between the two is cut at wrong places.
+    let (_folder, path) = csv_file(&format!("id,text\n{padding}1,a\"b\n{padding}2,c\"d\n{padding}"));
+    let files = CsvFiles::new(&cluster, &path, CsvOptions { block_bytes: 1 << 10, ..CsvOptions::default() });
+    let ranges = files.scan().await.unwrap().files[0].1.ranges.clone();
+    let expected = "FILE, line 1002: a stray quote; put the field in quotes and write each quote in it twice";
+    // Each range by itself, since which one fails first is chance.
+    let mut told = 0;
+    for range in ranges {
+        let file = files.scan().await.unwrap().files[0].0.clone();
+        let (numbers, names) = (vec![0, 1], vec!["id".to_owned(), "text".to_owned()]);
+        let source = StageSource::Csv(CsvRange { file, range, total: 2, numbers, names });
+        let program = Program { steps: Vec::new(), end: End::Count };
+        let run = cluster.submit(stage_call(source, program, Vec::new())).result().await;
+        if let Err(error) = run {
+            assert_eq!(BagError::from(error).reason().replace(&path, "FILE"), expected);
+            told += 1;
+        }
+    }
+    assert!(told > 1, "{told} ranges failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_the_client_finds_unfit_is_told_with_its_own_file() {
+    let cluster = cluster().await;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.csv"), format!("id,text\n{}", "1,a\n".repeat(1000))).unwrap();
+    fs::write(folder.path().join("b.csv"), "id,text\n2,b\nx,c\n").unwrap();
+    let pattern = folder.path().join("?.csv").display().to_string();
+    let options = CsvOptions { block_bytes: 1 << 10, ..CsvOptions::default() };
+    let rows = Bag::<Row>::read_csv(&cluster, &pattern, options);
+    for error in [rows.collect().await.unwrap_err(), rows.take(2000).await.unwrap_err()] {
+        let expected = "b.csv, in the record at byte 12: column id: invalid digit found in string";
+        assert!(error.reason().ends_with(expected), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_file_that_is_cut_short_after_it_was_found_is_an_error() {
+    let cluster = cluster().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lines.txt");
+    fs::write(&path, "one\ntwo\nthree\n").unwrap();
+    static CUT: Mutex<Option<std::path::PathBuf>> = Mutex::new(None);
+    *CUT.lock().unwrap() = Some(path.clone());
+    let lines = Bag::read_text(&cluster, &path.display().to_string());
+    // The first line is handed on while the file is open, and the file is cut then.
+    let shortened = lines.map(task!(|line: String| {
+        if let Some(path) = CUT.lock().unwrap().take() {
+            fs::write(path, "one\ntwo\n").unwrap();
+        }
+        line
+    }));
+    let error = shortened.collect().await.unwrap_err();
+    assert!(error.reason().contains("lines.txt is not the file that was found"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_counts_the_tasks_that_work_and_not_those_that_only_cut() {
+    let cluster = cluster().await;
+    let bag = Bag::from_sequence(&cluster, (0..90_u32).collect(), 9).unwrap().parts(4);
+    let seen = Arc::new(Mutex::new((0, 0)));
+    let hook = seen.clone();
+    let bag = bag.on_progress(move |done, total| *hook.lock().unwrap() = (done, total));
+    assert_eq!(bag.distinct().collect().await.unwrap().len(), 90);
+    // Nine partitions, and for each of four parts a tree of nine outputs.
+    assert_eq!(*seen.lock().unwrap(), (9 + 4 * 3, 9 + 4 * 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_from_a_grouping_groups_once() {
+    static LOOKED_AT: AtomicUsize = AtomicUsize::new(0);
+    let cluster = cluster().await;
+    let bag = Bag::from_sequence(&cluster, (0..100_u32).collect(), 3).unwrap();
+    let seen = bag.map(task!(|n: u32| {
+        LOOKED_AT.fetch_add(1, Ordering::Relaxed);
+        n
+    }));
+    let distinct = seen.parts(8).distinct().map(task!(|n: u32| n + 1));
+    let mut all = distinct.take(1000).await.unwrap();
+    all.sort_unstable();
+    assert_eq!(all, (1..=100).collect::<Vec<_>>());
+    assert_eq!(LOOKED_AT.load(Ordering::Relaxed), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_captures_reach_every_stage_and_travel_once() {
+    let cluster = cluster().await;
+    let table: Vec<u32> = (0..20_000).rev().collect();
+    let bag = Bag::from_sequence(&cluster, (0..40_u32).collect(), 20).unwrap();
+    let mapped = bag.map(task!([table: Vec<u32>] |n: u32| table[n as usize]));
+    assert_eq!(mapped.collect().await.unwrap(), (0..40).map(|n| 19_999 - n).collect::<Vec<u32>>());
+    let sum = mapped.fold(0, task!(|a: u64, n: u32| a + u64::from(n)), task!(|a: u64, b: u64| a + b)).await.unwrap();
+    assert_eq!(sum, (0..40).map(|n| 19_999 - n).sum::<u64>());
+
+    let program = Program { steps: mapped.plan.steps.clone(), end: End::Count };
+    assert!(program.nbytes() > PROGRAM_BYTES_MAX);
+    let mut run = Run::new(&cluster, None);
+    let shared = run.program(&mapped.plan.steps, &End::Count);
+    let parts = shared.call(StageSource::Inputs, Vec::new()).into_parts().unwrap();
+    assert!(parts.payload.len() < 100, "{} bytes a stage", parts.payload.len());
+}
+
+/// Blocks until `gate` is open, or for too long.
+fn pass(gate: &AtomicBool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !gate.load(Ordering::Acquire) && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_survives_the_loss_of_a_worker_that_holds_part_of_it() {
+    static OPEN: AtomicBool = AtomicBool::new(false);
+    let cluster = Cluster::local_with(LocalOptions { nthreads: 1, ..LocalOptions::new(2) }).await.unwrap();
+    // Blocks that are too large to ride in the tasks: each worker gets one.
+    let bag = Bag::from_sequence(&cluster, (0..40_000_u32).collect(), 2).unwrap();
+    let slow = bag.map(task!(|n: u32| {
+        pass(&OPEN);
+        n
+    }));
+    let sum = {
+        let cluster = cluster.clone();
+        let hooked = slow.on_progress({
+            let lost = AtomicBool::new(false);
+            move |_, _| {
+                // Both blocks are placed when progress begins.
+                if !lost.swap(true, Ordering::Relaxed) {
+                    let cluster = cluster.clone();
+                    tokio::spawn(async move {
+                        cluster.nodes()[2].mesh().shutdown().await;
+                        OPEN.store(true, Ordering::Release);
+                    });
+                }
+            }
+        });
+        let add = task!(|a: u64, b: u64| a + b);
+        hooked.fold(0, task!(|a: u64, n: u32| a + u64::from(n)), add).await.unwrap()
+    };
+    assert_eq!(sum, (0..40_000_u64).sum::<u64>());
+}
+
+#[tokio::test]
+async fn only_lost_data_is_worth_another_attempt_and_not_for_ever() {
+    let failed = |cause| {
+        let (task, name) = (starling_core::ids::TaskId::default(), "stage".to_owned());
+        BagError::from(ClientError::Failed(TaskFailure { task, name, node: None, cause }))
+    };
+    let lost = || failed(FailureCause::DataLost { input: starling_core::ids::TaskId::default() });
+    for (failures, error, expected) in [
+        (2, &lost as &dyn Fn() -> BagError, (true, 3)),
+        (3, &lost, (true, 4)),
+        (4, &lost, (false, 4)),
+        (1, &|| failed(FailureCause::UnknownKind), (false, 1)),
+    ] {
+        let mut attempts = 0;
+        let outcome = again_if_lost(async || {
+            attempts += 1;
+            if attempts <= failures { Err(error()) } else { Ok(()) }
+        });
+        let is_ok = outcome.await.is_ok();
+        assert_eq!((is_ok, attempts), expected);
+    }
 }

@@ -177,6 +177,12 @@ impl Scheduler {
         Scheduler { term, ..self }
     }
 
+    /// The same scheduler, whose first job gets this id: one that no scheduler before it has used, so that what is left
+    /// of that one's jobs is not taken for its own.
+    pub fn first_job(self, job: JobId) -> Scheduler {
+        Scheduler { jobs: Jobs::starting_at(job), ..self }
+    }
+
     /// Takes an event and appends what is to be done because of it. The cost of a task's event does not depend on how
     /// many tasks and workers there are.
     pub fn handle(&mut self, _now: Time, event: Event, effects: &mut Effects) {

@@ -231,28 +231,41 @@ impl Job {
     }
 }
 
-/// Every open job, indexed by its id: the scheduler hands the ids out from 0.
+/// Every open job, indexed by its id: the scheduler hands the ids out in order.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
+    /// The first job's id.
+    first: u32,
     jobs: Vec<Option<Box<Job>>>,
 }
 
 impl Jobs {
+    /// No job, the next one getting this id.
+    pub(super) fn starting_at(first: JobId) -> Jobs {
+        Jobs { first: first.0, ..Jobs::default() }
+    }
+
+    fn place(&self, job: JobId) -> usize {
+        job.0.wrapping_sub(self.first) as usize
+    }
+
     pub(super) fn open(&mut self, job: Job) -> JobId {
         self.jobs.push(Some(Box::new(job)));
-        JobId(self.jobs.len() as u32 - 1)
+        JobId(self.first.wrapping_add(self.jobs.len() as u32 - 1))
     }
 
     pub(super) fn close(&mut self, job: JobId) -> Option<Box<Job>> {
-        self.jobs.get_mut(job.0 as usize)?.take()
+        let place = self.place(job);
+        self.jobs.get_mut(place)?.take()
     }
 
     pub(super) fn job(&self, job: JobId) -> Option<&Job> {
-        self.jobs.get(job.0 as usize)?.as_deref()
+        self.jobs.get(self.place(job))?.as_deref()
     }
 
     pub(super) fn job_mut(&mut self, job: JobId) -> Option<&mut Job> {
-        self.jobs.get_mut(job.0 as usize)?.as_deref_mut()
+        let place = self.place(job);
+        self.jobs.get_mut(place)?.as_deref_mut()
     }
 
     pub(super) fn get(&self, task: TaskId) -> Option<&Record> {
@@ -268,6 +281,7 @@ impl Jobs {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &Job)> {
-        self.jobs.iter().enumerate().filter_map(|(id, job)| job.as_deref().map(|job| (JobId(id as u32), job)))
+        let id = |place: usize| JobId(self.first.wrapping_add(place as u32));
+        self.jobs.iter().enumerate().filter_map(move |(place, job)| job.as_deref().map(|job| (id(place), job)))
     }
 }

@@ -167,8 +167,13 @@ impl Scheduler {
             record.retries_left -= 1;
             return;
         }
+        let kind = record.kind;
         // What the worker says of the cause is believed; which task and node it was is known better here.
         failure.task = task;
+        failure.cause = failure.cause.shortened();
+        if failure.name.is_empty() {
+            failure.name = self.kinds.name(kind);
+        }
         failure.node = self.pool.get(slot).map(|worker| worker.info.node);
         self.fail(task, Arc::new(failure), effects);
     }

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::failure::{FailureCause, TaskFailure};
 use crate::ids::{TaskId, WorkerId};
 use crate::wire::{FromWorker, InputAt, Priority};
 
@@ -142,6 +143,22 @@ impl Worker {
         if is_due && !self.may_be_written(task) {
             self.memory.remove(&task);
             effects.push(Effect::Free { task });
+        }
+    }
+
+    /// Fails the assignments that wait for an output which cannot be stored here. Its holders have it still, so that
+    /// asking others, or computing it again, would be of no use.
+    pub(super) fn on_no_room(&mut self, input: TaskId, message: &str, effects: &mut Vec<Effect>) {
+        let Some(missing) = self.missing.get_mut(&input) else { return };
+        for (task, serial) in std::mem::take(&mut missing.waiting) {
+            let Some(assigned) = self.assignments.get(&task).filter(|assigned| assigned.serial == serial) else {
+                continue;
+            };
+            let attempt = assigned.attempt;
+            self.drop_assignment(task, effects);
+            let cause = FailureCause::Store { message: format!("its input {input}: {message}") };
+            let failure = TaskFailure { task, name: String::new(), node: Some(self.config.node), cause };
+            effects.push(Effect::ToScheduler(FromWorker::Failed { task, attempt, failure }));
         }
     }
 

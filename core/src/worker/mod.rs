@@ -61,6 +61,13 @@ pub enum Event {
         /// Task, and size in bytes or `None` if it was not to be had there.
         outcome: Vec<(TaskId, Option<u64>)>,
     },
+    /// What is being fetched cannot be stored here. Said before the fetch has ended.
+    NoRoom {
+        /// The task whose output it is.
+        task: TaskId,
+        /// What the store said.
+        message: String,
+    },
     /// An execution has ended. A result is in the store before this is said.
     Executed {
         /// The task.
@@ -240,6 +247,7 @@ impl Worker {
         match event {
             Event::FromScheduler(message) => self.on_order(message, effects),
             Event::Fetched { from, outcome } => self.on_fetched(from, outcome, effects),
+            Event::NoRoom { task, message } => self.on_no_room(task, &message, effects),
             Event::Executed { task, attempt, run_us, outcome } => {
                 self.on_executed(task, attempt, run_us, outcome, effects);
             }

@@ -13,6 +13,7 @@ pub(super) struct ConfigFile {
     pub(super) role: Option<Role>,
     pub(super) join: Vec<String>,
     pub(super) listen: Vec<String>,
+    pub(super) no_listen: bool,
     pub(super) secret_file: Option<PathBuf>,
     /// The secret itself, for those who guard the file.
     pub(super) secret: Option<String>,
@@ -27,8 +28,11 @@ pub(super) struct ConfigFile {
 pub(super) enum ConfigError {
     #[error("the configuration file {path} cannot be read: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the configuration file {path} is wrong: {source}")]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    /// Without the parser's own text, which is several lines and shows the line that may hold the secret.
+    #[error("the configuration file {path} is wrong in line {line}: {message}")]
+    Parse { path: PathBuf, line: usize, message: String },
+    #[error("the configuration file {path} holds the secret and can be read by others: run `chmod 600 {path}`")]
+    Exposed { path: PathBuf },
     #[error("memory-limit in the configuration file: {0}")]
     Size(String),
 }
@@ -44,11 +48,32 @@ impl ConfigFile {
             },
         };
         let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source: Box::new(source) })
+        let file: ConfigFile = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            ConfigError::Parse { path: path.clone(), line, message: error.message().replace('\n', " ") }
+        })?;
+        if file.secret.is_some() && is_readable_by_others(&path) {
+            return Err(ConfigError::Exposed { path });
+        }
+        Ok(file)
     }
 
     pub(super) fn memory_limit_bytes(&self) -> Result<Option<u64>, ConfigError> {
         self.memory_limit.as_deref().map(parse_size).transpose().map_err(ConfigError::Size)
+    }
+}
+
+fn is_readable_by_others(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
     }
 }
 

@@ -87,12 +87,19 @@ impl<T> IntoArg<Vec<Arc<T>>> for Vec<Future<T>> {
     }
 }
 
+/// An input that came encoded.
+pub(crate) struct Decoded {
+    pub(crate) number: u32,
+    pub(crate) encoded: Encoded,
+    pub(crate) live: Value,
+}
+
 /// The arguments of a task that is about to run.
 pub struct TaskArgs {
     args: Vec<Option<Arg>>,
     inputs: Vec<Value>,
     /// The inputs that came encoded and were decoded, by number.
-    decoded: Vec<(u32, Value)>,
+    decoded: Vec<Decoded>,
 }
 
 impl TaskArgs {
@@ -166,15 +173,16 @@ impl TaskArgs {
             .get_mut(number as usize)
             .ok_or_else(|| FailureCause::Codec { message: format!("input {number} is missing") })?;
         let live: Arc<T> = value.get().map_err(codec)?;
-        if matches!(value, Value::Encoded(_)) {
+        if let Value::Encoded(encoded) = value {
+            let encoded = encoded.clone();
             *value = Value::Live(Arc::clone(&live) as Arc<dyn LiveValue>);
-            self.decoded.push((number, value.clone()));
+            self.decoded.push(Decoded { number, encoded, live: value.clone() });
         }
         Ok(live)
     }
 
-    /// The inputs that came encoded, by number, now live.
-    pub(crate) fn into_decoded(self) -> Vec<(u32, Value)> {
+    /// The inputs that came encoded and now are live too.
+    pub(crate) fn into_decoded(self) -> Vec<Decoded> {
         self.decoded
     }
 }

@@ -60,8 +60,16 @@ fn lens(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
 
 /// The item that `bytes` encode.
 pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, FailureCause> {
-    postcard::from_bytes(bytes).map_err(|error| FailureCause::Codec {
-        message: format!("{} bytes are no {}: {error}", bytes.len(), std::any::type_name::<T>()),
+    postcard::from_bytes(bytes).map_err(|error| {
+        let name = std::any::type_name::<T>();
+        let message = match error {
+            postcard::Error::WontImplement => format!(
+                "{name} cannot travel between tasks (self-describing types such as serde_json::Value cannot): map it to a \
+                 struct in the same stage"
+            ),
+            error => format!("{} bytes are no {name}: {error}", bytes.len()),
+        };
+        FailureCause::Codec { message }
     })
 }
 

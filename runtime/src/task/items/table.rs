@@ -25,9 +25,11 @@ pub fn key_hash(key: &[u8]) -> u64 {
     mix(mix(hash, u64::from_le_bytes(tail)), MULTIPLIER)
 }
 
-/// Which of `count` buckets a key belongs to.
+/// Which of `count` buckets a key belongs to. Taken from the middle of the hash: a table tells keys apart by the highest
+/// bits and places them by the lowest, so these must still differ among the keys of one bucket.
 pub fn bucket_of(key: &[u8], count: u32) -> usize {
-    (((key_hash(key) >> 32) * u64::from(count.max(1))) >> 32) as usize
+    let middle = (key_hash(key) >> 16) as u32;
+    ((u64::from(middle) * u64::from(count.max(1))) >> 32) as usize
 }
 
 /// The keys and what is kept for each.

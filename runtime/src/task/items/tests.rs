@@ -207,6 +207,37 @@ fn a_key_hash_stays_as_it_is() {
 }
 
 #[test]
+fn the_keys_of_one_bucket_still_differ_where_a_table_tells_them_apart() {
+    // Tables tell the keys of a slot apart by the seven highest bits of their hash.
+    let keys = (0..16_384_u32).map(u32::to_le_bytes).filter(|key| bucket_of(key, 16) == 3);
+    let tags: std::collections::BTreeSet<u64> = keys.map(|key| key_hash(&key) >> 57).collect();
+    assert_eq!(tags.len(), 128);
+}
+
+#[test]
+fn a_type_that_describes_itself_cannot_travel_and_the_error_says_what_to_do() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        #[expect(dead_code)]
+        Number(u32),
+    }
+    let error = decode::<Either>(&[1]).unwrap_err().to_string();
+    assert!(error.contains("Either cannot travel between tasks"), "{error}");
+    assert!(error.ends_with("map it to a struct in the same stage"), "{error}");
+}
+
+#[test]
+fn a_closure_may_call_methods_that_have_the_names_of_capabilities() {
+    // In the closure `map`, `filter` and `key` are the item's, whatever `task!` itself has in scope.
+    let next = task!(|o: &Option<i64>| o.map(|n| n + 1).filter(|n| *n > 1));
+    let parts = next.call(Some(1)).into_parts().unwrap();
+    let mut args = TaskArgs::new(&parts.payload, Vec::new()).unwrap();
+    let task = Tasks::linked().get(parts.def.kind()).unwrap();
+    assert_eq!(*(task.entries.call)(&mut args).unwrap().get::<Option<i64>>().unwrap(), Some(2));
+}
+
+#[test]
 fn a_damaged_block_is_an_error() {
     let block = strings(&["abc"]);
     let mut encoded = crate::value::Encoded::of(&block).unwrap();
