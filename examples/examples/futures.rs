@@ -7,6 +7,8 @@
 //! `futures node --role scheduler` and `futures node --join ADDRESS` run this same program as the nodes of a cluster that
 //! holds its tasks, and `futures --join ADDRESS` as a client of it.
 
+#![allow(clippy::print_stdout, reason = "what the example shows is its output")]
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 //! cargo run --release --example wordcount -- 'logs/*.txt'
 //! ```
 
+#![allow(clippy::print_stdout, reason = "what the example shows is its output")]
+
 use anyhow::{Context, Result, anyhow};
 use starling::prelude::*;
 

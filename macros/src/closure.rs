@@ -320,7 +320,7 @@ mod tests {
     fn the_signature_tells_bodies_apart_but_not_layouts() {
         let of = |tokens| signature(&syn::parse2(tokens).unwrap());
         let one = of(quote!([min: i64 = 3] |n: &i64| *n > min));
-        assert!(one.starts_with("[min: i64]|n: &i64|#"), "{one}");
+        assert!(one.starts_with("[min:i64]|n: &i64|#"), "{one}");
         assert_eq!(one, of("[ min : i64=4 ]\n|n: & i64|   *n>min".parse().unwrap()));
         assert_ne!(one, of(quote!([min: i64 = 3] |n: &i64| *n >= min)));
         for (one, other) in [

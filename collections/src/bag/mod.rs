@@ -22,6 +22,7 @@ mod text;
 
 pub use error::BagError;
 
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -34,11 +35,37 @@ use starling_runtime::value::{CodecError, Data};
 
 use crate::csv::{CsvError, CsvFiles, CsvOptions, Wanted};
 use plan::{End, Group, Plan, Source, Step};
-use run::{ProgressHook, Run, names};
+use run::{Attempts, ProgressHook, Run, names};
 use text::TextFiles;
 
 /// Items of type `T`, spread over a cluster. Cloning costs nothing; computing a clone computes everything again, unless
 /// [`persist`](Bag::persist) has kept the items.
+///
+/// # Comparing keys
+///
+/// `foldby`, `frequencies`, `distinct` and `join` compare keys by their encoding, on every node alike, so equal keys must
+/// have equal encodings. A key is therefore `Eq + Hash`, which rules out floats, `HashMap`s and `HashSet`s, whose equal
+/// values may have several encodings: map floats to `to_bits` or to an ordered type, and maps and sets to `BTreeMap`s and
+/// `BTreeSet`s. An `Eq` of your own that takes different encodings for equal does not count.
+///
+/// ```no_run
+/// # macro_rules! task { ($($t:tt)*) => { starling_macros::task_closure!(crate = starling_runtime, $($t)*) } }
+/// # fn by_bits(floats: starling_collections::Bag<f64>) -> starling_collections::Bag<(u64, u64)> {
+/// floats.map(task!(|x: f64| x.to_bits())).frequencies()
+/// # }
+/// ```
+///
+/// ```compile_fail,E0277
+/// # fn by_itself(floats: starling_collections::Bag<f64>) -> starling_collections::Bag<(f64, u64)> {
+/// floats.frequencies()
+/// # }
+/// ```
+///
+/// # Lost workers
+///
+/// What a lost worker had computed is computed again elsewhere. Items of [`from_sequence`](Bag::from_sequence) that it
+/// held the client gives again: a terminal method then starts over, up to three times. What [`persist`](Bag::persist)
+/// keeps of such a sequence is only in the cluster.
 pub struct Bag<T> {
     cluster: Cluster,
     plan: Plan,
@@ -122,6 +149,16 @@ impl<T> Bag<T> {
 
     /// Computes the partitions with this end.
     async fn computed(&self, end: &End) -> Result<Vec<Buckets>, BagError> {
+        let mut attempts = Attempts::new();
+        loop {
+            match self.computed_once(end).await {
+                Err(error) if attempts.again(&error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn computed_once(&self, end: &End) -> Result<Vec<Buckets>, BagError> {
         let mut run = self.run()?;
         let outputs = run.lower(&self.plan, end, None).await?;
         run.gather(outputs).await
@@ -129,6 +166,16 @@ impl<T> Bag<T> {
 
     /// Computes the partitions with one end and brings them together with another.
     async fn met(&self, end: &End, meet: &End) -> Result<Option<Buckets>, BagError> {
+        let mut attempts = Attempts::new();
+        loop {
+            match self.met_once(end, meet).await {
+                Err(error) if attempts.again(&error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn met_once(&self, end: &End, meet: &End) -> Result<Option<Buckets>, BagError> {
         let mut run = self.run()?;
         let outputs = run.lower(&self.plan, end, None).await?;
         let Some(output) = run.stage_tree(outputs, meet) else { return Ok(None) };
@@ -220,7 +267,8 @@ impl<T: Data> Bag<T> {
         }
     }
 
-    /// A [`fold`](Bag::fold) for each key. The keys come in no promised order, but always in the same.
+    /// A [`fold`](Bag::fold) for each key. The keys come in no promised order, but always in the same. They are
+    /// [compared](#comparing-keys) by their encoding.
     pub fn foldby<U, K, S, P, Q>(
         self,
         key: TaskFn<(Ref<U>,), K>,
@@ -230,7 +278,7 @@ impl<T: Data> Bag<T> {
     ) -> Bag<(K, S)>
     where
         U: ToOwned<Owned = T> + ?Sized + 'static,
-        K: Data,
+        K: Data + Eq + Hash,
         S: Data,
         P: Param<Item = T>,
         Q: Param<Item = S>,
@@ -244,19 +292,27 @@ impl<T: Data> Bag<T> {
         self.regrouped(group.map(|group| Source::Grouped { input, group, parts }))
     }
 
-    /// The distinct items, each with the number of times it comes.
-    pub fn frequencies(self) -> Bag<(T, u64)> {
+    /// The distinct items, each with the number of times it comes. Items are [compared](#comparing-keys) by their
+    /// encoding.
+    pub fn frequencies(self) -> Bag<(T, u64)>
+    where
+        T: Eq + Hash,
+    {
         let (input, parts) = (self.plan.clone(), self.parts.unwrap_or(1));
         self.regrouped(Ok(Source::Grouped { input, group: Group::Frequencies, parts }))
     }
 
-    /// The distinct items.
-    pub fn distinct(self) -> Bag<T> {
+    /// The distinct items, [compared](#comparing-keys) by their encoding.
+    pub fn distinct(self) -> Bag<T>
+    where
+        T: Eq + Hash,
+    {
         let (input, parts) = (self.plan.clone(), self.parts.unwrap_or(1));
         self.regrouped(Ok(Source::Grouped { input, group: Group::Distinct, parts }))
     }
 
-    /// Each item with each item of `other` that has the same key. The pairs come in no promised order.
+    /// Each item with each item of `other` that has the same key. The pairs come in no promised order. Keys are
+    /// [compared](#comparing-keys) by their encoding.
     pub fn join<B, U, V, K>(
         self,
         other: Bag<B>,
@@ -267,7 +323,7 @@ impl<T: Data> Bag<T> {
         B: Data,
         U: ToOwned<Owned = T> + ?Sized + 'static,
         V: ToOwned<Owned = B> + ?Sized + 'static,
-        K: Data,
+        K: Data + Eq + Hash,
     {
         let parts = self.parts.unwrap_or_else(|| self.cluster.nthreads().max(1));
         let left = self.plan.clone();
@@ -304,24 +360,41 @@ impl<T: Data> Bag<T> {
     pub async fn collect(&self) -> Result<Vec<T>, BagError> {
         let outputs = self.computed(&End::Collect { limit: u64::MAX }).await?;
         let mut all = Vec::new();
-        for output in outputs {
-            all.extend(self.taken(&output).await?);
+        for (partition, output) in outputs.iter().enumerate() {
+            all.extend(self.taken(partition, output).await?);
         }
         Ok(all)
     }
 
     /// The first `count` items, in order. Computes one partition, then more if there are too few.
+    ///
+    /// A grouping or join before it is computed once and in full.
     pub async fn take(&self, count: usize) -> Result<Vec<T>, BagError> {
-        let partitions = self.run()?.partitions(&self.plan).await?;
+        let mut attempts = Attempts::new();
+        loop {
+            match self.take_once(count).await {
+                Err(error) if attempts.again(&error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn take_once(&self, count: usize) -> Result<Vec<T>, BagError> {
+        let mut run = self.run()?;
+        let partitions = run.partitions(&self.plan).await?;
         let mut first = Vec::new();
+        if partitions == 0 || count == 0 {
+            return Ok(first);
+        }
+        let plan = run.settled(&self.plan).await?;
         let (mut at, mut together) = (0, 1);
         while at < partitions && first.len() < count {
             let end = End::Collect { limit: (count - first.len()) as u64 };
-            let mut run = self.run()?;
-            let outputs = run.lower(&self.plan, &end, Some(at..at + together)).await?;
-            for output in run.gather(outputs).await? {
-                first.extend(self.taken(&output).await?);
+            let outputs = run.lower(&plan, &end, Some(at..at + together)).await?;
+            for (output, partition) in run.gather(outputs).await?.iter().zip(at..) {
+                first.extend(self.taken(partition, output).await?);
             }
+            run = self.run()?;
             at += together;
             together *= 2;
         }
@@ -331,6 +404,10 @@ impl<T: Data> Bag<T> {
 
     /// Computes the items once and keeps them on the workers as long as the returned bag or a clone of it is held.
     /// Returns as soon as the tasks are submitted; an error shows when the bag is used.
+    ///
+    /// Kept items that a lost worker held are computed again, except from a sequence of the client's own: those are
+    /// lost, the kept bag fails with [`DataLost`](FailureCause::DataLost) whenever it is used, and `persist` must be called
+    /// again on the bag that it was called on.
     pub async fn persist(&self) -> Result<Bag<T>, BagError> {
         if self.untyped_rows().is_some() {
             return Err(BagError::Untyped);
@@ -347,11 +424,13 @@ impl<T: Data> Bag<T> {
         }
     }
 
-    /// The items of a collected output.
-    async fn taken(&self, output: &Buckets) -> Result<Vec<T>, BagError> {
+    /// The items of a collected output, that of the partition of this number.
+    async fn taken(&self, partition: usize, output: &Buckets) -> Result<Vec<T>, BagError> {
         let Some((files, wanted)) = self.untyped_rows() else { return items(output).map_err(BagError::Items) };
         let scanned = files.scan().await?;
-        let path = scanned.files.first().map_or("", |(file, _)| &file.path);
+        // The partitions are the files' ranges, file by file.
+        let mut ranged = scanned.files.iter().flat_map(|(file, split)| split.ranges.iter().map(|_| &file.path));
+        let path = ranged.nth(partition).map_or(files.pattern(), String::as_str);
         let numbers = wanted.numbers(&scanned.columns, path, files.missing_columns())?;
         let header = ByteRecord::from(names(&scanned.columns, &numbers));
         let rows = |output: &Buckets| {
@@ -360,7 +439,7 @@ impl<T: Data> Bag<T> {
                 for item in bucket.items.items().map_err(BagError::Items)? {
                     let (offset, row) = row_fields(item).map_err(BagError::Items)?;
                     let row = row.deserialize(Some(&header)).map_err(|error| CsvError::Record {
-                        path: files.pattern().to_owned(),
+                        path: path.to_owned(),
                         offset,
                         message: misfit(&header, &error),
                     });

@@ -1,6 +1,6 @@
 //! What a bag is before it is computed: a source, and the steps that its items go through.
 //!
-//! [`Plan`] is the client's; [`StageSpec`] and [`MergeSpec`] are what a worker is told. Types are gone here: a closure is
+//! [`Plan`] is the client's; [`StageSource`], [`Program`] and [`MergeSpec`] are what a worker is told. Types are gone here: a closure is
 //! an id and its encoded captures.
 
 use std::sync::Arc;
@@ -52,12 +52,28 @@ pub(crate) enum Step {
     TryMap(FnRef),
 }
 
-/// One task: reads a partition, takes its items through the steps, and makes something of them at the end.
+/// What a stage's tasks all do with their partitions: take the items through the steps, and make something of them at
+/// the end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct StageSpec {
-    pub(crate) source: StageSource,
+pub(crate) struct Program {
     pub(crate) steps: Vec<Step>,
     pub(crate) end: End,
+}
+
+impl Program {
+    /// Size in bytes of the values that it carries.
+    pub(crate) fn nbytes(&self) -> u64 {
+        let step = |step: &Step| match step {
+            Step::Map(f) | Step::Filter(f) | Step::FlatMap(f) | Step::TryMap(f) => f.captures.nbytes(),
+        };
+        let end = match &self.end {
+            End::Count | End::Collect { .. } | End::Frequencies { .. } => 0,
+            End::Fold { op, zero } => op.captures.nbytes() + zero.as_ref().map_or(0, |zero| zero.len() as u64),
+            End::FoldBy { key, zero, op, .. } => key.captures.nbytes() + zero.len() as u64 + op.captures.nbytes(),
+            End::Partition { key, .. } | End::TopK { key, .. } => key.captures.nbytes(),
+        };
+        self.steps.iter().map(step).sum::<u64>() + end
+    }
 }
 
 /// A partition.

@@ -6,18 +6,72 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 use starling_actors::Cluster;
+use starling_core::failure::{FailureCause, TaskFailure};
 use starling_runtime::task::items::{Buckets, FnRef, ItemBlock};
-use starling_runtime::task::{Call, Future};
+use starling_runtime::task::{ArgList, Call, ClientError, Future, IntoArg};
 
 use super::BagError;
-use super::plan::{CsvRange, End, Group, MergeSpec, Plan, Source, StageSource, StageSpec};
-use super::stage::{join_call, merge_call, pick, stage_call, stage_of_value};
+use super::plan::{CsvRange, End, Group, MergeSpec, Plan, Program, Source, StageSource, Step};
+use super::stage::{join_call, merge_call, pick, program, stage_call};
 
 /// How many outputs meet in one task of a tree.
 const FAN_IN: usize = 8;
 
 /// A block of the client's own items up to so many bytes rides in its task's arguments.
 const INLINE_BYTES_MAX: u64 = 16 << 10;
+
+/// A program that carries up to so many bytes rides in each task's arguments.
+pub(crate) const PROGRAM_BYTES_MAX: u64 = 4 << 10;
+
+/// How often a computation is tried again.
+const AGAIN_MAX: u32 = 3;
+
+/// Which failures of a computation are worth another attempt, and how many are left.
+///
+/// What the client itself put into the cluster the cluster cannot compute again: a worker that dies takes its part of a
+/// sequence with it. The client still has the sequence, so it puts it there anew.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    left: u32,
+}
+
+impl Attempts {
+    pub(crate) fn new() -> Attempts {
+        Attempts { left: AGAIN_MAX }
+    }
+
+    /// Whether to compute once more after `error`.
+    pub(crate) fn again(&mut self, error: &BagError) -> bool {
+        let is_lost = matches!(error, BagError::Client(error) if matches!(
+            &**error,
+            ClientError::Failed(TaskFailure { cause: FailureCause::DataLost { .. }, .. })
+        ));
+        if !is_lost || self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        tracing::warn!(%error, left = self.left, "a bag is computed again because part of its input was lost");
+        true
+    }
+}
+
+/// A program as an argument of a stage's tasks.
+#[derive(Clone)]
+pub(crate) enum SharedProgram {
+    /// A small one, itself.
+    Own(Program),
+    /// The output of a task of its own.
+    Sent(Future<Program>),
+}
+
+impl IntoArg<Program> for &SharedProgram {
+    fn into_arg(self, args: &mut ArgList) {
+        match self {
+            SharedProgram::Own(program) => program.clone().into_arg(args),
+            SharedProgram::Sent(program) => program.into_arg(args),
+        }
+    }
+}
 
 /// Told how many of how many tasks are done.
 pub(crate) type ProgressHook = Arc<dyn Fn(usize, usize) + Send + Sync>;
@@ -43,8 +97,14 @@ impl<'a> Run<'a> {
         future
     }
 
-    fn stage(&mut self, source: StageSource, plan: &Plan, end: &End, inputs: Vec<Future<Buckets>>) -> Future<Buckets> {
-        self.submit(stage_call(StageSpec { source, steps: plan.steps.clone(), end: end.clone() }, inputs))
+    /// The program as its stage's tasks take it.
+    pub(crate) fn program(&self, steps: &[Step], end: &End) -> SharedProgram {
+        let own = Program { steps: steps.to_vec(), end: end.clone() };
+        if own.nbytes() <= PROGRAM_BYTES_MAX {
+            return SharedProgram::Own(own);
+        }
+        // Not watched: that would bring it back to the client.
+        SharedProgram::Sent(self.cluster.submit(program::task(own)))
     }
 
     /// How many partitions the plan has, if that is known without asking the cluster for more than its files.
@@ -71,13 +131,16 @@ impl<'a> Run<'a> {
             let inputs = match &*plan.source {
                 Source::Csv { .. } | Source::Text(_) => {
                     let sources = self.file_ranges(plan, end).await?;
+                    let program = self.program(&plan.steps, end);
                     let sources = sources.into_iter().skip(skip).take(take);
-                    return Ok(sources.map(|source| self.stage(source, plan, end, Vec::new())).collect());
+                    let calls = sources.map(|source| stage_call(source, &program, Vec::<Arc<Buckets>>::new()));
+                    return Ok(calls.map(|call| self.submit(call)).collect());
                 }
                 Source::Items(blocks) => {
+                    let program = self.program(&plan.steps, end);
                     let mut futures = Vec::new();
                     for block in blocks.iter().skip(skip).take(take) {
-                        futures.push(self.block_stage(block, plan, end).await?);
+                        futures.push(self.block_stage(block, &program).await?);
                     }
                     return Ok(futures);
                 }
@@ -94,8 +157,20 @@ impl<'a> Run<'a> {
                 // They are what is asked for already.
                 return Ok(inputs.collect());
             }
-            Ok(inputs.map(|input| self.stage(StageSource::Inputs, plan, end, vec![input])).collect())
+            let program = self.program(&plan.steps, end);
+            let calls = inputs.map(|input| stage_call(StageSource::Inputs, &program, vec![input]));
+            Ok(calls.map(|call| self.submit(call)).collect())
         })
+    }
+
+    /// The plan with its grouping or join submitted, so that it is computed once however often the plan is lowered.
+    pub(crate) async fn settled(&mut self, plan: &Plan) -> Result<Plan, BagError> {
+        if !matches!(&*plan.source, Source::Grouped { .. } | Source::Joined { .. }) {
+            return Ok(plan.clone());
+        }
+        let source = Plan { source: plan.source.clone(), steps: Vec::new() };
+        let outputs = self.lower(&source, &End::Collect { limit: u64::MAX }, None).await?;
+        Ok(Plan { source: Arc::new(Source::Kept(outputs)), steps: plan.steps.clone() })
     }
 
     async fn file_ranges(&self, plan: &Plan, end: &End) -> Result<Vec<StageSource>, BagError> {
@@ -129,14 +204,13 @@ impl<'a> Run<'a> {
     }
 
     /// A stage over the client's own items: small ones ride along, others are put into the cluster first.
-    async fn block_stage(&mut self, block: &ItemBlock, plan: &Plan, end: &End) -> Result<Future<Buckets>, BagError> {
+    async fn block_stage(&mut self, block: &ItemBlock, program: &SharedProgram) -> Result<Future<Buckets>, BagError> {
         let buckets = Buckets::one(block.clone());
-        let spec = StageSpec { source: StageSource::Inputs, steps: plan.steps.clone(), end: end.clone() };
         if block.nbytes() <= INLINE_BYTES_MAX {
-            return Ok(self.submit(stage_of_value(spec, buckets)));
+            return Ok(self.submit(stage_call(StageSource::Inputs, program, vec![Arc::new(buckets)])));
         }
         let input = self.cluster.scatter(buckets).await?;
-        Ok(self.submit(stage_call(spec, vec![input])))
+        Ok(self.submit(stage_call(StageSource::Inputs, program, vec![input])))
     }
 
     /// Groups by key: on the workers, then either all keys in one tree, or each part of the keys in a tree of its own.
@@ -174,11 +248,13 @@ impl<'a> Run<'a> {
     }
 
     /// Each bucket of each output by itself, grouped by bucket.
-    fn picked(&mut self, outputs: Vec<Future<Buckets>>, parts: u32) -> Vec<Vec<Future<Buckets>>> {
+    fn picked(&self, outputs: Vec<Future<Buckets>>, parts: u32) -> Vec<Vec<Future<Buckets>>> {
         if parts <= 1 {
             return vec![outputs];
         }
-        (0..parts).map(|part| outputs.iter().map(|output| self.submit(pick::task(output, part))).collect()).collect()
+        // Not watched: a result that somebody waits for is brought to the client if it is small, and these only cut.
+        let pick = |output, part| self.cluster.submit(pick::task(output, part));
+        (0..parts).map(|part| outputs.iter().map(|output| pick(output, part)).collect()).collect()
     }
 
     /// Outputs meet, a few at a time and in order, until there is one; `None` if there are none.
@@ -195,9 +271,10 @@ impl<'a> Run<'a> {
 
     /// Outputs meet in stages with this end.
     pub(crate) fn stage_tree(&mut self, outputs: Vec<Future<Buckets>>, end: &End) -> Option<Future<Buckets>> {
+        let mut program = None;
         self.tree(outputs, |run, inputs| {
-            let spec = StageSpec { source: StageSource::Inputs, steps: Vec::new(), end: end.clone() };
-            run.submit(stage_call(spec, inputs))
+            let program = program.get_or_insert_with(|| run.program(&[], end));
+            run.submit(stage_call(StageSource::Inputs, &*program, inputs))
         })
     }
 

@@ -9,21 +9,20 @@ use starling_runtime::task::items::{
     AnySink, BlockBuilder, Bucket, Buckets, Collect, Count, FnRef, Frequencies, ItemFns, KeyTable, PairSink, RawSink,
     Row, Stop, Through,
 };
-use starling_runtime::task::{Call, Entries, Future, Linked, TaskArgs, TaskDef, inventory};
+use starling_runtime::task::{Call, Entries, Future, IntoArg, Linked, TaskArgs, TaskDef, inventory};
 use starling_runtime::value::Value;
 
-use super::plan::{CsvRange, End, MergeSpec, StageSource, StageSpec, Step};
+use super::plan::{CsvRange, End, MergeSpec, Program, StageSource, Step};
 use super::text::{LineStop, TextRange};
-use crate::csv::{Columns, CsvError, fault, open_records};
+use crate::csv::{Columns, CsvError, FileStamp, fault, first_fault, open_records};
 
-/// Runs a stage over one partition. `inputs` are its items if its source says so.
-pub(crate) fn stage_call(spec: StageSpec, inputs: Vec<Future<Buckets>>) -> Call<Buckets> {
-    Call::new(&STAGE).arg::<StageSpec>(spec).arg::<Vec<Arc<Buckets>>>(inputs)
-}
-
-/// Runs a stage over items that ride in the call.
-pub(crate) fn stage_of_value(spec: StageSpec, items: Buckets) -> Call<Buckets> {
-    Call::new(&STAGE).arg::<StageSpec>(spec).arg::<Vec<Arc<Buckets>>>(vec![Arc::new(items)])
+/// Runs a program over one partition. `inputs` are its items if the source says so.
+pub(crate) fn stage_call(
+    source: StageSource,
+    program: impl IntoArg<Program>,
+    inputs: impl IntoArg<Vec<Arc<Buckets>>>,
+) -> Call<Buckets> {
+    Call::new(&STAGE).arg::<StageSource>(source).arg::<Program>(program).arg::<Vec<Arc<Buckets>>>(inputs)
 }
 
 /// Merges keyed outputs.
@@ -39,9 +38,11 @@ pub(crate) fn join_call(left: Vec<Future<Buckets>>, right: Vec<Future<Buckets>>)
 // These three fail with causes of their own, which the attribute cannot say.
 static STAGE: TaskDef = TaskDef {
     name: concat!(module_path!(), "::stage"),
-    signature: "(StageSpec,Vec<Buckets>) -> Buckets",
+    signature: "(StageSource,Program,Vec<Buckets>) -> Buckets",
     version: 0,
-    entries: || entries(|args| stage(&*args.shared::<StageSpec>(0)?, &args.list_shared(1)?)),
+    entries: || {
+        entries(|args| stage(&*args.shared::<StageSource>(0)?, &*args.shared::<Program>(1)?, &args.list_shared(2)?))
+    },
 };
 
 static MERGE: TaskDef = TaskDef {
@@ -72,9 +73,15 @@ pub(crate) fn pick(buckets: &Buckets, number: u32) -> Buckets {
     Buckets(buckets.0.get(number as usize).cloned().into_iter().collect())
 }
 
-fn stage(spec: &StageSpec, inputs: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
-    let mut sink = chain(&spec.steps, &spec.end)?;
-    match &spec.source {
+/// A program with large captures, so that a worker gets it once and not with each of its stage's tasks.
+#[task(crate = starling_runtime)]
+pub(crate) fn program(program: Program) -> Program {
+    program
+}
+
+fn stage(source: &StageSource, program: &Program, inputs: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
+    let mut sink = chain(&program.steps, &program.end)?;
+    match source {
         StageSource::Inputs => ended(feed_inputs(&mut *sink, inputs))?,
         StageSource::Csv(range) => feed_csv(&mut *sink, range)?,
         StageSource::Text(range) => feed_text(&mut *sink, range)?,
@@ -187,20 +194,35 @@ fn feed_csv(sink: &mut dyn RawSink, source: &CsvRange) -> Result<(), FailureCaus
     let header = ByteRecord::from(names.as_slice());
     let mut records = open_records(file, range.start, range.end, Some(columns)).map_err(csv_cause)?;
     let nothing = ByteRecord::new();
-    while records.advance().map_err(|malformed| csv_cause(fault(file, malformed)))? {
+    loop {
+        match records.advance() {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(malformed) => {
+                return Err(first_cause(file, *total, malformed.offset, || fault(file, malformed)));
+            }
+        }
         let offset = records.record_offset();
         let record = if numbers.is_empty() { &nothing } else { records.fields() };
         match sink.push_row(&Row { header: &header, record, offset }) {
             Ok(()) => {}
             Err(Stop::Unfit(message)) => {
-                let line = file.line_at(offset);
-                return Err(csv_cause(CsvError::Row { path: file.path.clone(), line, message: message.into() }));
+                return Err(first_cause(file, *total, offset, || CsvError::Row {
+                    path: file.path.clone(),
+                    line: file.line_at(offset),
+                    message: message.into(),
+                }));
             }
             stop => return ended(stop),
         }
     }
     // What was read is the file's content only if nothing wrote to it meanwhile.
     file.open(0, 0).map(drop).map_err(csv_cause)
+}
+
+/// Why the record at `offset` is not taken: an earlier fault of its file, if there is one, or what `own` says.
+fn first_cause(file: &FileStamp, total: u32, offset: u64, own: impl FnOnce() -> CsvError) -> FailureCause {
+    csv_cause(first_fault(file, total, offset).err().unwrap_or_else(own))
 }
 
 fn feed_text(sink: &mut dyn RawSink, range: &TextRange) -> Result<(), FailureCause> {

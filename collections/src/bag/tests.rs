@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use starling_actors::{Cluster, LocalOptions};
 use starling_core::failure::{FailureCause, TaskFailure};
+use starling_core::ids::{JobId, TaskId};
 use starling_runtime::task::ClientError;
+use starling_runtime::task::items::Buckets;
 
 use super::plan::{CsvRange, End, Program, StageSource};
-use super::run::{PROGRAM_BYTES_MAX, Run, again_if_lost};
+use super::run::{Attempts, PROGRAM_BYTES_MAX, Run};
 use super::stage::stage_call;
 use super::{Bag, BagError};
 use crate::csv::{CsvFiles, CsvOptions};
@@ -253,7 +255,9 @@ async fn a_file_that_changes_between_the_passes_is_an_error() {
     fs::write(&path, "id,text\n1,a\n2,b\n").unwrap();
     let error = files.records::<Row>().count().await.unwrap_err();
     assert!(
-        error.reason().contains("rows.csv is not the file that was found: it has changed, or this worker has another copy"),
+        error
+            .reason()
+            .contains("rows.csv is not the file that was found: it has changed, or this worker has another copy"),
         "{error}"
     );
 }
@@ -299,12 +303,12 @@ async fn a_kept_bag_is_computed_once_and_progress_reaches_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_stray_quote_of_a_file_is_the_one_that_is_told() {
     let cluster = cluster().await;
-    let padding = "7,some text\n".repeat(1000);
-    // The second quote makes their number even; what stands between the two is cut at wrong places.
+    let padding = "7,\"some\ntext\"\n".repeat(1000);
+    // The second stray quote makes their number even; what stands between the two is cut inside of its fields.
     let (_folder, path) = csv_file(&format!("id,text\n{padding}1,a\"b\n{padding}2,c\"d\n{padding}"));
     let files = CsvFiles::new(&cluster, &path, CsvOptions { block_bytes: 1 << 10, ..CsvOptions::default() });
     let ranges = files.scan().await.unwrap().files[0].1.ranges.clone();
-    let expected = "FILE, line 1002: a stray quote; put the field in quotes and write each quote in it twice";
+    let expected = "FILE, line 2002: a stray quote; put the field in quotes and write each quote in it twice";
     // Each range by itself, since which one fails first is chance.
     let mut told = 0;
     for range in ranges {
@@ -312,7 +316,7 @@ async fn the_first_stray_quote_of_a_file_is_the_one_that_is_told() {
         let (numbers, names) = (vec![0, 1], vec!["id".to_owned(), "text".to_owned()]);
         let source = StageSource::Csv(CsvRange { file, range, total: 2, numbers, names });
         let program = Program { steps: Vec::new(), end: End::Count };
-        let run = cluster.submit(stage_call(source, program, Vec::new())).result().await;
+        let run = cluster.submit(stage_call(source, program, Vec::<Arc<Buckets>>::new())).result().await;
         if let Err(error) = run {
             assert_eq!(BagError::from(error).reason().replace(&path, "FILE"), expected);
             told += 1;
@@ -396,9 +400,8 @@ async fn large_captures_reach_every_stage_and_travel_once() {
 
     let program = Program { steps: mapped.plan.steps.clone(), end: End::Count };
     assert!(program.nbytes() > PROGRAM_BYTES_MAX);
-    let mut run = Run::new(&cluster, None);
-    let shared = run.program(&mapped.plan.steps, &End::Count);
-    let parts = shared.call(StageSource::Inputs, Vec::new()).into_parts().unwrap();
+    let shared = Run::new(&cluster, None).program(&mapped.plan.steps, &End::Count);
+    let parts = stage_call(StageSource::Inputs, &shared, Vec::<Arc<Buckets>>::new()).into_parts().unwrap();
     assert!(parts.payload.len() < 100, "{} bytes a stage", parts.payload.len());
 }
 
@@ -441,25 +444,15 @@ async fn a_sequence_survives_the_loss_of_a_worker_that_holds_part_of_it() {
     assert_eq!(sum, (0..40_000_u64).sum::<u64>());
 }
 
-#[tokio::test]
-async fn only_lost_data_is_worth_another_attempt_and_not_for_ever() {
-    let failed = |cause| {
-        let (task, name) = (starling_core::ids::TaskId::default(), "stage".to_owned());
-        BagError::from(ClientError::Failed(TaskFailure { task, name, node: None, cause }))
-    };
-    let lost = || failed(FailureCause::DataLost { input: starling_core::ids::TaskId::default() });
-    for (failures, error, expected) in [
-        (2, &lost as &dyn Fn() -> BagError, (true, 3)),
-        (3, &lost, (true, 4)),
-        (4, &lost, (false, 4)),
-        (1, &|| failed(FailureCause::UnknownKind), (false, 1)),
-    ] {
-        let mut attempts = 0;
-        let outcome = again_if_lost(async || {
-            attempts += 1;
-            if attempts <= failures { Err(error()) } else { Ok(()) }
-        });
-        let is_ok = outcome.await.is_ok();
-        assert_eq!((is_ok, attempts), expected);
-    }
+#[test]
+fn only_lost_data_is_worth_another_attempt_and_not_for_ever() {
+    let task = TaskId::new(JobId(1), 2);
+    let failed =
+        |cause| BagError::from(ClientError::Failed(TaskFailure { task, name: "stage".into(), node: None, cause }));
+    let mut attempts = Attempts::new();
+    assert!(!attempts.again(&failed(FailureCause::UnknownKind)));
+    assert!(!attempts.again(&BagError::Untyped));
+    let lost = failed(FailureCause::DataLost { input: task });
+    let again: Vec<bool> = (0..5).map(|_| attempts.again(&lost)).collect();
+    assert_eq!(again, [true, true, true, false, false]);
 }

@@ -83,27 +83,35 @@ impl TextRange {
         let mut input = BufReader::with_capacity(1 << 18, input);
         let mut at = before;
         if self.start > 0 {
-            at += skip_line(&mut input).map_err(io)?;
+            // A line that ends behind this range is not this range's: there is no need to look for its end.
+            at += skip_line(&mut input.by_ref().take(self.end - before)).map_err(io)?;
         }
         let mut line = Vec::new();
         while at < self.end {
             line.clear();
             let nread = input.read_until(b'\n', &mut line).map_err(io)? as u64;
             if nread == 0 {
-                break;
+                return Err(LineStop::Text(CsvError::Changed { path: path() }));
             }
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             let text = text.strip_suffix(b"\r").unwrap_or(text);
-            let text = std::str::from_utf8(text)
-                .map_err(|_| LineStop::Text(CsvError::NotUtf8 { path: path(), line: self.file.line_at(at) }))?;
+            let Ok(text) = std::str::from_utf8(text) else {
+                self.still_the_same()?;
+                return Err(LineStop::Text(CsvError::NotUtf8 { path: path(), line: self.file.line_at(at) }));
+            };
             push(text).map_err(LineStop::Push)?;
             at += nread;
         }
-        Ok(())
+        // What was read is the file's content only if nothing wrote to it meanwhile.
+        self.still_the_same()
+    }
+
+    fn still_the_same<E>(&self) -> Result<(), LineStop<E>> {
+        self.file.open(0, 0).map(drop).map_err(LineStop::Text)
     }
 }
 
-/// Reads past the next newline; the bytes read.
-fn skip_line(input: &mut BufReader<impl Read>) -> io::Result<u64> {
+/// Reads past the next newline, or to the end; the bytes read.
+fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
     input.skip_until(b'\n').map(|nread| nread as u64)
 }

@@ -36,7 +36,10 @@ pub enum CsvError {
         path: String,
     },
     /// The file is another one than when it was cut in blocks.
-    #[error("{path} has changed while it was read; start again when nothing writes to it")]
+    #[error(
+        "{path} is not the file that was found: it has changed, or this worker has another copy; start again when nothing \
+         writes to it, or copy it with its time (cp -p, rsync -t)"
+    )]
     Changed {
         /// The file.
         path: String,
@@ -50,7 +53,11 @@ pub enum CsvError {
         first: String,
     },
     /// A column that the file does not have.
-    #[error("{path} has no column {column}; its columns are {}", .known.join(", "))]
+    #[error(
+        "{path} has no column {column}; its columns are {}: correct the name, or set CsvOptions::missing_columns if it may \
+         be absent or is an alias",
+        .known.join(", ")
+    )]
     UnknownColumn {
         /// The file.
         path: String,

@@ -1,4 +1,6 @@
 //! Files as the workers see them: found, opened, and checked to be the ones that were found.
+//!
+//! A worker on another machine may have a copy: the same path, size and time. Contents are not compared.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CsvError;
 
-/// A file as it was when it was found. It is read only as long as it is still the same.
+/// A file as it was when it was found. It is read only as long as it is still the same, by size and time of change; the
+/// time is compared in whole seconds where a copy has no finer one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Its absolute path.
@@ -70,7 +73,7 @@ impl FileStamp {
     /// Whether `file`, an open one, is still the same.
     pub fn check(&self, file: &File) -> Result<(), CsvError> {
         let metadata = file.metadata().map_err(|source| CsvError::Io { path: self.path.clone(), source })?;
-        if metadata.len() == self.len && modified(&metadata) == self.modified {
+        if metadata.len() == self.len && same_time(modified(&metadata), self.modified) {
             Ok(())
         } else {
             Err(CsvError::Changed { path: self.path.clone() })
@@ -85,6 +88,13 @@ impl FileStamp {
             .map(|input| for_each_piece(input, |bytes| lines += memchr::memchr_iter(b'\n', bytes).count() as u64));
         lines
     }
+}
+
+/// Whether two times in nanoseconds are the same, as far as both are known: a copy may keep only whole seconds.
+pub(super) fn same_time(one: u64, other: u64) -> bool {
+    const SECOND: u64 = 1_000_000_000;
+    let is_whole = one.is_multiple_of(SECOND) || other.is_multiple_of(SECOND);
+    one == other || is_whole && one / SECOND == other / SECOND
 }
 
 fn modified(metadata: &Metadata) -> u64 {

@@ -25,7 +25,8 @@ pub struct CsvOptions {
     /// Files are cut in blocks of so many bytes, one task each. At least 1 KiB. The default is 16 MiB.
     pub block_bytes: u64,
     /// Whether columns of the row's type that the files do not have are left to the type's defaults. The default is an
-    /// error, since a misspelt column would be read as missing.
+    /// error, since a misspelt column would be read as missing. A field's aliases count as columns too, so a type with
+    /// `#[serde(alias = "..")]` needs this.
     pub missing_columns: bool,
 }
 

@@ -25,6 +25,6 @@ pub(crate) use files::absolute;
 pub use files::{CsvFiles, CsvOptions, Scanned};
 pub(crate) use records::Columns;
 pub use split::{Range, Split};
-pub(crate) use tasks::{fault, open_records};
+pub(crate) use tasks::{fault, first_fault, open_records};
 #[cfg(test)]
 pub(crate) use tests::real_posts;

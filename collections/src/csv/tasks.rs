@@ -89,6 +89,17 @@ pub(crate) fn open_records(
     Ok(Records::new(file.open(start, end)?, start, columns))
 }
 
+/// What is wrong with `file`, if something is before byte `offset`, where a record of `total` fields did not fit.
+///
+/// A pair of stray quotes leaves the number of quotes even, and shifts the ranges between the two: the record that is
+/// met first in such a range may be a healthy line, cut at a wrong place. So what is told is the file's first fault, as
+/// reading it from its beginning shows it. Only for errors.
+pub(crate) fn first_fault(file: &FileStamp, total: u32, offset: u64) -> Result<(), CsvError> {
+    let mut records = open_records(file, 0, file.len, Some(Columns::some(total as usize, &[])))?;
+    while records.advance().map_err(|malformed| fault(file, malformed))? && records.record_offset() < offset {}
+    Ok(())
+}
+
 /// What is wrong with a record of `file`. A file that changed while it was read may look like anything.
 pub(crate) fn fault(file: &FileStamp, malformed: Malformed) -> CsvError {
     if !matches!(malformed.fault, Fault::Io(_))

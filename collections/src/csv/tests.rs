@@ -4,6 +4,7 @@ use std::fs;
 
 use proptest::prelude::*;
 
+use super::FileStamp;
 use super::records::{Columns, Fault, Malformed, Records};
 use super::scan::BlockScan;
 use super::split::{OddQuotes, Split, split};
@@ -183,6 +184,36 @@ fn what_rfc_4180_does_not_allow_is_an_error_at_its_place() {
 fn an_odd_number_of_quotes_is_an_error_of_the_split() {
     let bytes = b"a,b\n1,\"x\n2,y\n";
     assert!(matches!(read_in_blocks(bytes, 4, 4), Err(Broken::Odd)));
+}
+
+#[test]
+fn a_copy_that_kept_whole_seconds_is_the_same_file_and_an_older_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv").display().to_string();
+    fs::write(&path, "a\n1\n").unwrap();
+    let set = |nanos| {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(nanos);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        FileStamp::of(path.clone()).unwrap()
+    };
+    let (second, fine, whole) = (1_700_000_000_000_000_000, 1_700_000_000_123_456_789, 1_700_000_000_000_000_000);
+    let found = set(fine);
+    assert!(found.open(0, 1).is_ok());
+    // The worker's copy has whole seconds, or the finder's.
+    set(whole);
+    assert!(found.open(0, 1).is_ok());
+    let found = set(second);
+    set(fine);
+    assert!(found.open(0, 1).is_ok());
+    for other in [1_700_000_001_000_000_000, 1_699_999_999_999_999_999] {
+        set(other);
+        let error = found.open(0, 1).unwrap_err().to_string();
+        assert!(error.contains("is not the file that was found"), "{error}");
+    }
+    // Two fine times differ although their seconds do not.
+    let found = set(fine);
+    set(fine + 1);
+    assert!(found.open(0, 1).is_err());
 }
 
 #[test]

@@ -227,14 +227,22 @@ fn a_type_that_describes_itself_cannot_travel_and_the_error_says_what_to_do() {
     assert!(error.ends_with("map it to a struct in the same stage"), "{error}");
 }
 
-#[test]
-fn a_closure_may_call_methods_that_have_the_names_of_capabilities() {
-    // In the closure `map`, `filter` and `key` are the item's, whatever `task!` itself has in scope.
-    let next = task!(|o: &Option<i64>| o.map(|n| n + 1).filter(|n| *n > 1));
-    let parts = next.call(Some(1)).into_parts().unwrap();
-    let mut args = TaskArgs::new(&parts.payload, Vec::new()).unwrap();
-    let task = Tasks::linked().get(parts.def.kind()).unwrap();
-    assert_eq!(*(task.entries.call)(&mut args).unwrap().get::<Option<i64>>().unwrap(), Some(2));
+/// Where the capabilities' traits are not imported, as in a user's module.
+mod elsewhere {
+    use crate as starling_runtime;
+    use crate::task::{TaskArgs, Tasks};
+
+    #[test]
+    fn a_closure_may_call_methods_that_have_the_names_of_capabilities() {
+        // In the closure `map`, `filter` and `key` are the item's, whatever `task!` itself has in scope.
+        let next = starling_macros::task_closure!(crate = starling_runtime, |o: &Option<i64>| o
+            .map(|n| n + 1)
+            .filter(|n| *n > 1));
+        let parts = next.call(Some(1)).into_parts().unwrap();
+        let mut args = TaskArgs::new(&parts.payload, Vec::new()).unwrap();
+        let task = Tasks::linked().get(parts.def.kind()).unwrap();
+        assert_eq!(*(task.entries.call)(&mut args).unwrap().get::<Option<i64>>().unwrap(), Some(2));
+    }
 }
 
 #[test]
