@@ -5,15 +5,33 @@
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, AsyncContext, Context, Handler, Message, System};
 use starling_runtime::inbox::Inbox;
 use tokio::sync::watch;
 
+/// What an actor of a node is to this module, which keeps actix behind it: it takes what comes, one input after the
+/// other, and performs what follows from them together.
+pub(crate) trait Vital: Unpin + 'static {
+    /// What may come.
+    type Input: Send + Unpin + 'static;
+    /// How often it is ticked, if at all.
+    const TICK: Option<Duration> = None;
+
+    /// Takes one input.
+    fn input(&mut self, input: Self::Input);
+
+    /// Called after the last input of those that had gathered.
+    fn perform(&mut self) {}
+
+    fn tick(&mut self) {}
+}
+
 /// "There is something in your inbox."
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Wake;
+struct Wake;
 
 /// A node's actix system on a thread of its own.
 pub(crate) struct ActorHost {
@@ -38,17 +56,13 @@ impl ActorHost {
     }
 
     /// Starts an actor on an arbiter of its own. It is woken when its inbox, full at `full`, has something.
-    pub(crate) fn spawn<A, T>(
+    pub(crate) fn spawn<A: Vital>(
         &self,
         name: &'static str,
         full: usize,
-        make: impl FnOnce(Inbox<T>, FaultWatch) -> A + Send + 'static,
-    ) -> std::io::Result<Inbox<T>>
-    where
-        A: Actor<Context = Context<A>> + Handler<Wake>,
-        T: Send + 'static,
-    {
-        let address: Arc<OnceLock<Addr<A>>> = Arc::default();
+        make: impl FnOnce(Inbox<A::Input>) -> A + Send + 'static,
+    ) -> std::io::Result<Inbox<A::Input>> {
+        let address: Arc<OnceLock<Addr<Driven<A>>>> = Arc::default();
         let inbox = Inbox::new(full, {
             let address = Arc::clone(&address);
             move || {
@@ -58,14 +72,12 @@ impl ActorHost {
             }
         });
         let fault = self.fault.clone();
-        let started = A::start_in_arbiter(&self.new_arbiter()?, {
+        let started = Driven::start_in_arbiter(&self.new_arbiter()?, {
             let inbox = inbox.clone();
             move |context| {
                 // Whatever came before the address was known.
                 context.notify(Wake);
-                let closed = inbox.clone();
-                let watch = FaultWatch { name, fault, close: Box::new(move || closed.close()) };
-                make(inbox, watch)
+                Driven { actor: make(inbox.clone()), inbox, inputs: Vec::new(), name, fault }
             }
         });
         // Only this function sets it.
@@ -97,17 +109,44 @@ impl Drop for ActorHost {
     }
 }
 
-/// A part of each vital actor. The runtime catches a panic in a handler and drops the actor, and this with it: then
-/// nobody may go on waiting for the actor.
-pub(crate) struct FaultWatch {
+/// An actor as actix sees it.
+struct Driven<A: Vital> {
+    actor: A,
+    inbox: Inbox<A::Input>,
+    /// Reused from wake to wake.
+    inputs: Vec<A::Input>,
     name: &'static str,
     fault: watch::Sender<Option<&'static str>>,
-    close: Box<dyn Fn() + Send>,
 }
 
-impl Drop for FaultWatch {
+impl<A: Vital> Actor for Driven<A> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        if let Some(pause) = A::TICK {
+            context.run_interval(pause, |driven, _| driven.actor.tick());
+        }
+    }
+}
+
+impl<A: Vital> Handler<Wake> for Driven<A> {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        self.inbox.take(&mut inputs);
+        for input in inputs.drain(..) {
+            self.actor.input(input);
+        }
+        self.inputs = inputs;
+        self.actor.perform();
+    }
+}
+
+impl<A: Vital> Drop for Driven<A> {
+    /// The runtime catches a panic in a handler and drops the actor: then nobody may go on waiting for it.
     fn drop(&mut self) {
-        (self.close)();
+        self.inbox.close();
         if std::thread::panicking() {
             self.fault.send_replace(Some(self.name));
         }
@@ -118,22 +157,13 @@ impl Drop for FaultWatch {
 mod tests {
     use super::*;
 
-    struct Panics {
-        inbox: Inbox<()>,
-        _watch: FaultWatch,
-    }
+    struct Panics;
 
-    impl Actor for Panics {
-        type Context = Context<Self>;
-    }
+    impl Vital for Panics {
+        type Input = ();
 
-    impl Handler<Wake> for Panics {
-        type Result = ();
-
-        fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-            let mut inputs = Vec::new();
-            self.inbox.take(&mut inputs);
-            assert!(inputs.is_empty(), "an input was sent on purpose");
+        fn input(&mut self, (): ()) {
+            panic!("on purpose");
         }
     }
 
@@ -141,9 +171,9 @@ mod tests {
     async fn an_actor_that_panics_is_noticed_and_nobody_waits_for_its_inbox() {
         let host = ActorHost::start().unwrap();
         let mut fault = host.fault();
-        let inbox = host.spawn("panicking", 1, |inbox, watch| Panics { inbox, _watch: watch }).unwrap();
+        let inbox = host.spawn("panicking", 1, |_| Panics).unwrap();
         inbox.push(());
-        let name = *tokio::time::timeout(std::time::Duration::from_secs(20), fault.wait_for(Option::is_some))
+        let name = *tokio::time::timeout(Duration::from_secs(20), fault.wait_for(Option::is_some))
             .await
             .expect("the fault is told")
             .unwrap();

@@ -176,9 +176,7 @@ impl Node {
         let registry = {
             let (mesh, view) = (mesh.clone(), locations.clone());
             let runtime = tokio::runtime::Handle::current();
-            host.spawn("registry", INBOX_FULL, move |inbox, watch| {
-                RegistryActor::new(mesh, view, inbox, watch, runtime)
-            })?
+            host.spawn("registry", INBOX_FULL, move |inbox| RegistryActor::new(mesh, view, inbox, runtime))?
         };
         let (stop, stopped) = watch::channel(None);
         let mut tasks = Vec::new();
@@ -292,10 +290,8 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
 
 fn spawn_scheduler(host: &ActorHost) -> std::io::Result<Inbox<scheduler_actor::Input>> {
     let config = scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES };
-    host.spawn("scheduler", INBOX_FULL, move |inbox, watch| {
-        let machine = Scheduler::new(config).in_term(TERM).first_job(JobId(rand::random()));
-        SchedulerActor::new(machine, inbox, watch)
-    })
+    let machine = Scheduler::new(config).in_term(TERM).first_job(JobId(rand::random()));
+    host.spawn("scheduler", INBOX_FULL, move |_| SchedulerActor::new(machine))
 }
 
 fn spawn_worker(
@@ -321,8 +317,8 @@ fn spawn_worker(
         }
     })?;
     let (mesh, store) = (mesh.clone(), store.clone());
-    let inbox = host.spawn("worker", INBOX_FULL, move |inbox, watch| {
-        WorkerActor::new(machine, inbox, watch, registry, executor, store, mesh, runtime)
+    let inbox = host.spawn("worker", INBOX_FULL, move |inbox| {
+        WorkerActor::new(machine, inbox, registry, executor, store, mesh, runtime)
     })?;
     // Set before any task can be assigned, since registration follows.
     let _ = inbox_slot.set(inbox.clone());

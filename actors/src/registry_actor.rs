@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use actix::{Actor, AsyncContext, Context, Handler};
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 use starling_core::ids::{NodeId, TaskId};
@@ -18,7 +17,7 @@ use starling_runtime::inbox::Inbox;
 use starling_runtime::mesh::{Link, Mesh};
 use tokio::runtime::Handle;
 
-use crate::host::{FaultWatch, Wake};
+use crate::host::Vital;
 use crate::link::{Hello, MessageReceiver, Outbox, encode_one};
 
 /// How often other nodes are asked while there is news, and how often when there is none.
@@ -102,18 +101,10 @@ pub(crate) struct RegistryActor {
     links: HashMap<NodeId, Option<Outbox<Gossip>>>,
     last_news: Instant,
     last_round: Instant,
-    inputs: Vec<Input>,
-    _watch: FaultWatch,
 }
 
 impl RegistryActor {
-    pub(crate) fn new(
-        mesh: Mesh,
-        view: LocationView,
-        inbox: Inbox<Input>,
-        watch: FaultWatch,
-        runtime: Handle,
-    ) -> RegistryActor {
+    pub(crate) fn new(mesh: Mesh, view: LocationView, inbox: Inbox<Input>, runtime: Handle) -> RegistryActor {
         // A node that comes back under the same identity must count on from where it was.
         let first = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64);
         let now = Instant::now();
@@ -127,10 +118,66 @@ impl RegistryActor {
             links: HashMap::new(),
             last_news: now,
             last_round: now,
-            inputs: Vec::new(),
-            _watch: watch,
         }
     }
+
+    fn heard(&mut self, peer: NodeId, message: Gossip) {
+        match message {
+            Gossip::Ask { digest, answer } => {
+                let deltas = self.registry.lacking(&digest, CHANGES_MAX);
+                let mut said = vec![Gossip::News(deltas)];
+                if answer {
+                    said.push(Gossip::Ask { digest: self.registry.digest(), answer: false });
+                }
+                self.say(peer, said);
+            }
+            Gossip::News(deltas) => {
+                for delta in deltas {
+                    if !self.registry.merge(&delta) {
+                        continue;
+                    }
+                    self.last_news = Instant::now();
+                    if delta.is_whole {
+                        self.view.update_all(&self.registry);
+                    }
+                    for change in &delta.changes {
+                        self.view.update(&self.registry, change.task);
+                    }
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, peer: NodeId, messages: Vec<Gossip>) {
+        if let Some(Some(outbox)) = self.links.get(&peer)
+            && outbox.send(messages).is_err()
+        {
+            self.links.remove(&peer);
+        }
+    }
+
+    fn open(&mut self, peer: NodeId) {
+        self.links.insert(peer, None);
+        let (mesh, inbox) = (self.mesh.clone(), self.inbox.clone());
+        self.runtime.spawn(async move {
+            let Ok(hello) = encode_one(&Hello::Registry) else { return };
+            let opened = mesh.open_link(peer, hello).await;
+            // The link is served to its end, which comes with the mesh's: it must not keep the mesh.
+            drop(mesh);
+            match opened {
+                Ok(link) => serve(link, inbox).await,
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "no link for data locations");
+                    inbox.push(Input::LinkClosed { peer });
+                }
+            }
+        });
+    }
+}
+
+impl Vital for RegistryActor {
+    type Input = Input;
+    const TICK: Option<Duration> = Some(ROUND);
 
     fn input(&mut self, input: Input) {
         match input {
@@ -173,43 +220,8 @@ impl RegistryActor {
         }
     }
 
-    fn heard(&mut self, peer: NodeId, message: Gossip) {
-        match message {
-            Gossip::Ask { digest, answer } => {
-                let deltas = self.registry.lacking(&digest, CHANGES_MAX);
-                let mut said = vec![Gossip::News(deltas)];
-                if answer {
-                    said.push(Gossip::Ask { digest: self.registry.digest(), answer: false });
-                }
-                self.say(peer, said);
-            }
-            Gossip::News(deltas) => {
-                for delta in deltas {
-                    if !self.registry.merge(&delta) {
-                        continue;
-                    }
-                    self.last_news = Instant::now();
-                    if delta.is_whole {
-                        self.view.update_all(&self.registry);
-                    }
-                    for change in &delta.changes {
-                        self.view.update(&self.registry, change.task);
-                    }
-                }
-            }
-        }
-    }
-
-    fn say(&mut self, peer: NodeId, messages: Vec<Gossip>) {
-        if let Some(Some(outbox)) = self.links.get(&peer)
-            && outbox.send(messages).is_err()
-        {
-            self.links.remove(&peer);
-        }
-    }
-
     /// Asks a few nodes, if it is time.
-    fn round(&mut self) {
+    fn tick(&mut self) {
         let now = Instant::now();
         let pause = if now - self.last_news < NEWS_FRESH { ROUND } else { QUIET_ROUND };
         if self.peers.is_empty() || now - self.last_round < pause {
@@ -228,24 +240,6 @@ impl RegistryActor {
                 None => self.open(peer),
             }
         }
-    }
-
-    fn open(&mut self, peer: NodeId) {
-        self.links.insert(peer, None);
-        let (mesh, inbox) = (self.mesh.clone(), self.inbox.clone());
-        self.runtime.spawn(async move {
-            let Ok(hello) = encode_one(&Hello::Registry) else { return };
-            let opened = mesh.open_link(peer, hello).await;
-            // The link is served to its end, which comes with the mesh's: it must not keep the mesh.
-            drop(mesh);
-            match opened {
-                Ok(link) => serve(link, inbox).await,
-                Err(error) => {
-                    tracing::debug!(%peer, %error, "no link for data locations");
-                    inbox.push(Input::LinkClosed { peer });
-                }
-            }
-        });
     }
 }
 
@@ -272,25 +266,4 @@ pub(crate) async fn serve(link: Link, inbox: Inbox<Input>) {
 /// Whether an output is worth telling other nodes of.
 pub(crate) fn is_published(nbytes: u64) -> bool {
     nbytes > INLINE_RESULT_BYTES_MAX as u64
-}
-
-impl Actor for RegistryActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Context<Self>) {
-        context.run_interval(ROUND, |actor, _| actor.round());
-    }
-}
-
-impl Handler<Wake> for RegistryActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        let mut inputs = std::mem::take(&mut self.inputs);
-        self.inbox.take(&mut inputs);
-        for input in inputs.drain(..) {
-            self.input(input);
-        }
-        self.inputs = inputs;
-    }
 }

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use actix::{Actor, Context, Handler};
 use starling_core::ids::{ClientId, NodeId, Time, WorkerId};
 use starling_core::scheduler::{Effects, Event, Scheduler};
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerInfo};
-use starling_runtime::inbox::Inbox;
 use tokio::sync::oneshot;
 
-use crate::host::{FaultWatch, Wake};
+use crate::host::Vital;
 use crate::link::Outbox;
 
 /// What reaches the scheduler's actor.
@@ -33,17 +31,14 @@ pub(crate) enum Input {
 
 pub(crate) struct SchedulerActor {
     machine: Scheduler,
-    inbox: Inbox<Input>,
     started: Instant,
     workers: HashMap<WorkerId, WorkerLink>,
     clients: HashMap<ClientId, Outbox<ToClient>>,
     /// The next ids; never used twice.
     next_worker: u32,
     next_client: u32,
-    /// Reused from wake to wake.
-    inputs: Vec<Input>,
+    /// Reused from event to event.
     effects: Effects,
-    _watch: FaultWatch,
 }
 
 struct WorkerLink {
@@ -52,18 +47,15 @@ struct WorkerLink {
 }
 
 impl SchedulerActor {
-    pub(crate) fn new(machine: Scheduler, inbox: Inbox<Input>, watch: FaultWatch) -> SchedulerActor {
+    pub(crate) fn new(machine: Scheduler) -> SchedulerActor {
         SchedulerActor {
             machine,
-            inbox,
             started: Instant::now(),
             workers: HashMap::new(),
             clients: HashMap::new(),
             next_worker: 0,
             next_client: 0,
-            inputs: Vec::new(),
             effects: Effects::default(),
-            _watch: watch,
         }
     }
 
@@ -71,6 +63,18 @@ impl SchedulerActor {
         let now = Time(self.started.elapsed().as_micros() as u64);
         self.machine.handle(now, event, &mut self.effects);
     }
+
+    fn lose_worker(&mut self, worker: WorkerId, reason: &'static str) {
+        if let Some(link) = self.workers.remove(&worker) {
+            tracing::warn!(worker = worker.0, node = %link.node, reason, "worker lost");
+            link.outbox.close();
+            self.event(Event::WorkerLost { worker });
+        }
+    }
+}
+
+impl Vital for SchedulerActor {
+    type Input = Input;
 
     fn input(&mut self, input: Input) {
         match input {
@@ -121,14 +125,6 @@ impl SchedulerActor {
         }
     }
 
-    fn lose_worker(&mut self, worker: WorkerId, reason: &'static str) {
-        if let Some(link) = self.workers.remove(&worker) {
-            tracing::warn!(worker = worker.0, node = %link.node, reason, "worker lost");
-            link.outbox.close();
-            self.event(Event::WorkerLost { worker });
-        }
-    }
-
     /// Sends what the machine wants sent, one batch a receiver. A receiver that cannot be reached is lost, which may
     /// give more to send.
     fn perform(&mut self) {
@@ -163,22 +159,4 @@ where
         outbox.send(messages).is_err().then_some(receiver)
     });
     sent.collect()
-}
-
-impl Actor for SchedulerActor {
-    type Context = Context<Self>;
-}
-
-impl Handler<Wake> for SchedulerActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        let mut inputs = std::mem::take(&mut self.inputs);
-        self.inbox.take(&mut inputs);
-        for input in inputs.drain(..) {
-            self.input(input);
-        }
-        self.inputs = inputs;
-        self.perform();
-    }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
-use actix::{Actor, Context, Handler};
 use starling_core::ids::{NodeId, TaskId, Time, WorkerId};
 use starling_core::wire::{FromWorker, ToWorker};
 use starling_core::worker::{Effect, Event, Outcome, Worker};
@@ -17,7 +16,7 @@ use starling_runtime::store::Store;
 use starling_runtime::value::Value;
 use tokio::runtime::Handle;
 
-use crate::host::{FaultWatch, Wake};
+use crate::host::Vital;
 use crate::link::Outbox;
 use crate::registry_actor;
 
@@ -49,19 +48,16 @@ pub(crate) struct WorkerActor {
     runtime: Handle,
     /// `None` while there is no scheduler.
     outbox: Option<Outbox<FromWorker>>,
-    /// Reused from wake to wake.
-    inputs: Vec<Input>,
+    /// Reused from event to event.
     effects: Vec<Effect>,
     to_scheduler: Vec<FromWorker>,
     to_registry: Vec<(TaskId, Option<u64>)>,
-    _watch: FaultWatch,
 }
 
 impl WorkerActor {
     pub(crate) fn new(
         machine: Worker,
         inbox: Inbox<Input>,
-        watch: FaultWatch,
         registry: Inbox<registry_actor::Input>,
         executor: Executor,
         store: Arc<Store>,
@@ -79,38 +75,15 @@ impl WorkerActor {
             mesh,
             runtime,
             outbox: None,
-            inputs: Vec::new(),
             effects: Vec::new(),
             to_scheduler: Vec::new(),
             to_registry: Vec::new(),
-            _watch: watch,
         }
     }
 
     fn event(&mut self, event: Event) {
         let now = Time(self.started.elapsed().as_micros() as u64);
         self.machine.handle(now, event, &mut self.effects);
-    }
-
-    fn input(&mut self, input: Input) {
-        match input {
-            Input::Registered { outbox } => self.outbox = Some(outbox),
-            Input::FromScheduler(messages) => {
-                for message in messages {
-                    self.event(Event::FromScheduler(message));
-                }
-            }
-            Input::Event(event) => self.event(event),
-            Input::Put { task, value, answer } => {
-                // The peer may have given up waiting.
-                let _ = answer.send(self.put(task, value));
-            }
-            Input::SchedulerLost => {
-                self.perform();
-                self.outbox = None;
-                self.event(Event::SchedulerLost);
-            }
-        }
     }
 
     fn put(&mut self, task: TaskId, value: Value) -> Result<(), String> {
@@ -126,59 +99,6 @@ impl WorkerActor {
         self.publish(task, nbytes);
         self.event(Event::Stored { task, nbytes });
         Ok(())
-    }
-
-    fn perform(&mut self) {
-        let mut effects = std::mem::take(&mut self.effects);
-        let mut freed = Vec::new();
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::ToScheduler(message) => {
-                    match message {
-                        FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
-                        FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
-                        _ => {}
-                    }
-                    self.to_scheduler.push(message);
-                }
-                Effect::Fetch { from, node, tasks } => self.fetch(from, node, tasks),
-                Effect::Execute(execution) => {
-                    if let Err(execution) = self.executor.execute(execution) {
-                        // The machine counts free threads, so this is a fault of ours; the task is told as failed
-                        // rather than lost.
-                        tracing::error!(task = %execution.task, "no thread is free for a task");
-                        let outcome = Outcome::Failed {
-                            name: String::new(),
-                            cause: starling_core::failure::FailureCause::Store { message: "no thread is free".into() },
-                        };
-                        self.inbox.push(Input::Event(Event::Executed {
-                            task: execution.task,
-                            attempt: execution.attempt,
-                            run_us: 0,
-                            outcome,
-                        }));
-                    }
-                }
-                Effect::Free { task } => {
-                    freed.extend(self.store.remove(task));
-                    if self.published.remove(&task) {
-                        self.to_registry.push((task, None));
-                    }
-                }
-            }
-        }
-        self.effects = effects;
-        self.drop_values(freed);
-        if !self.to_registry.is_empty() {
-            self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
-        }
-        if !self.to_scheduler.is_empty() {
-            let messages = std::mem::take(&mut self.to_scheduler);
-            if let Some(outbox) = &self.outbox {
-                // If it is closed, the reader of the same link tells so.
-                let _ = outbox.send(messages);
-            }
-        }
     }
 
     /// Drops values, whose `Drop` may be the user's: large ones elsewhere, since that takes its time.
@@ -233,20 +153,80 @@ impl WorkerActor {
     }
 }
 
-impl Actor for WorkerActor {
-    type Context = Context<Self>;
-}
+impl Vital for WorkerActor {
+    type Input = Input;
 
-impl Handler<Wake> for WorkerActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        let mut inputs = std::mem::take(&mut self.inputs);
-        self.inbox.take(&mut inputs);
-        for input in inputs.drain(..) {
-            self.input(input);
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Registered { outbox } => self.outbox = Some(outbox),
+            Input::FromScheduler(messages) => {
+                for message in messages {
+                    self.event(Event::FromScheduler(message));
+                }
+            }
+            Input::Event(event) => self.event(event),
+            Input::Put { task, value, answer } => {
+                // The peer may have given up waiting.
+                let _ = answer.send(self.put(task, value));
+            }
+            Input::SchedulerLost => {
+                self.perform();
+                self.outbox = None;
+                self.event(Event::SchedulerLost);
+            }
         }
-        self.inputs = inputs;
-        self.perform();
+    }
+
+    fn perform(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut freed = Vec::new();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::ToScheduler(message) => {
+                    match message {
+                        FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
+                        FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
+                        _ => {}
+                    }
+                    self.to_scheduler.push(message);
+                }
+                Effect::Fetch { from, node, tasks } => self.fetch(from, node, tasks),
+                Effect::Execute(execution) => {
+                    if let Err(execution) = self.executor.execute(execution) {
+                        // The machine counts free threads, so this is a fault of ours; the task is told as failed
+                        // rather than lost.
+                        tracing::error!(task = %execution.task, "no thread is free for a task");
+                        let outcome = Outcome::Failed {
+                            name: String::new(),
+                            cause: starling_core::failure::FailureCause::Store { message: "no thread is free".into() },
+                        };
+                        self.inbox.push(Input::Event(Event::Executed {
+                            task: execution.task,
+                            attempt: execution.attempt,
+                            run_us: 0,
+                            outcome,
+                        }));
+                    }
+                }
+                Effect::Free { task } => {
+                    freed.extend(self.store.remove(task));
+                    if self.published.remove(&task) {
+                        self.to_registry.push((task, None));
+                    }
+                }
+            }
+        }
+        self.effects = effects;
+        self.drop_values(freed);
+        if !self.to_registry.is_empty() {
+            self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
+        }
+        if !self.to_scheduler.is_empty() {
+            let messages = std::mem::take(&mut self.to_scheduler);
+            if let Some(outbox) = &self.outbox {
+                // If it is closed, the reader of the same link tells so.
+                let _ = outbox.send(messages);
+            }
+        }
     }
 }
