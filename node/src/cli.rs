@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum};
 use starling_actors::{Node, NodeConfig, NodeError, NodeRole};
 use starling_runtime::mesh::{Multiaddr, parse_addr};
 use starling_runtime::secret::{ClusterSecret, SECRET_ENV, SecretError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 mod config;
@@ -94,6 +95,8 @@ enum CliError {
     Secret(#[from] SecretError),
     #[error("the async runtime could not be started: {0}")]
     Runtime(std::io::Error),
+    #[error("signals cannot be listened for: {0}")]
+    Signals(std::io::Error),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]
@@ -104,7 +107,11 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Config(_) | CliError::Address(_) | CliError::WorkerWithoutJoin | CliError::NoThreads => USAGE,
-            CliError::Secret(_) | CliError::Runtime(_) | CliError::Node(_) | CliError::Stopped(_) => FAILURE,
+            CliError::Secret(_)
+            | CliError::Runtime(_)
+            | CliError::Signals(_)
+            | CliError::Node(_)
+            | CliError::Stopped(_) => FAILURE,
         }
     }
 }
@@ -252,10 +259,11 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
+    let mut interrupts = Interrupts::listen()?;
     let (role, listens) = (config.role, !config.listen.is_empty());
     let node = tokio::select! {
         node = Node::start(config) => node?,
-        _ = interrupted() => return Ok(()),
+        () = interrupts.next() => return Ok(()),
     };
     for addr in node.listen_addrs() {
         tell(format_args!("listening on {addr}"));
@@ -271,11 +279,11 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
     }
     tokio::select! {
         stopped = node.stopped() => Err(CliError::Stopped(stopped)),
-        _ = interrupted() => {
+        () = interrupts.next() => {
             tell(format_args!("leaving; press Ctrl-C again to stop at once"));
             tokio::select! {
                 () = node.shutdown() => Ok(()),
-                _ = interrupted() => Ok(()),
+                () = interrupts.next() => Ok(()),
             }
         }
     }
@@ -288,22 +296,24 @@ fn reachable(addrs: &[Multiaddr]) -> Option<&Multiaddr> {
     addrs.iter().find(|addr| !is_loopback(addr)).or(addrs.first())
 }
 
-/// Waits for Ctrl-C, or for the signal by which a service manager stops a service.
-async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
+/// Ctrl-C, and the signal by which a service manager stops a service.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// From here on the signals no longer end the process by themselves.
+    fn listen() -> Result<Interrupts, CliError> {
+        let listen = |kind| signal(kind).map_err(CliError::Signals);
+        Ok(Interrupts { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
-    // If even this cannot be listened for, the node runs until it is killed.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
