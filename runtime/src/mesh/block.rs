@@ -10,7 +10,6 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use futures::io::BufReader;
 use futures::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use memmap2::MmapMut;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use starling_core::ids::TaskId;
@@ -164,33 +163,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BlockStream<S> {
 
     async fn read_part(&mut self, length: u64, crc: &mut Hasher) -> io::Result<Bytes> {
         let length = usize::try_from(length).map_err(|_| invalid("a block is larger than memory"))?;
-        if length < MAPPED_BYTES_MIN {
-            let mut part = vec![0; length];
-            self.read_into(&mut part, crc).await?;
-            return Ok(Bytes::from(part));
-        }
-        // The pages come from the system as the bytes do: a length alone costs nothing, and one that cannot be had is an
-        // error. Large pages, because to touch fresh small ones costs more than the transfer.
-        let mut part = MmapMut::map_anon(length)?;
-        #[cfg(target_os = "linux")]
-        if let Err(error) = part.advise(memmap2::Advice::HugePage) {
-            tracing::debug!(%error, "no large pages");
-        }
-        self.read_into(&mut part, crc).await?;
-        Ok(Bytes::from_owner(part))
-    }
-
-    async fn read_into(&mut self, part: &mut [u8], crc: &mut Hasher) -> io::Result<()> {
+        // The zeroes of a large one come from the system page by page, as the bytes do: a length alone costs nothing.
+        let mut part = vec![0; length];
         for chunk in part.chunks_mut(CHUNK_BYTES) {
             within(self.stall, self.io.read_exact(chunk)).await?;
             crc.update(chunk);
         }
-        Ok(())
+        Ok(Bytes::from(part))
     }
 }
-
-/// From how many bytes on a buffer has pages of its own.
-const MAPPED_BYTES_MIN: usize = 4 * 1024 * 1024;
 
 fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
