@@ -16,7 +16,7 @@ use starling_core::ids::{JobId, KindId, NodeId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient, WorkerInfo};
 use starling_runtime::mesh::{LinkError, LinkSender, Mesh};
-use starling_runtime::task::{CallParts, ClientError, FutureInner, ResultSource};
+use starling_runtime::task::{CallParts, ClientError, FutureInner, Graph, Input, ResultSource, TaskDef};
 use starling_runtime::value::{Encoded, Value};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -134,46 +134,61 @@ impl Client {
 
     /// Queues a call; gives the task's id. A call that cannot be sent gets an id too, and fails.
     pub(crate) fn submit(&self, parts: CallParts) -> TaskId {
-        let kind = parts.def.kind();
         let mut state = self.lock();
-        let checked = parts
-            .inputs
-            .iter()
-            .try_for_each(|input| self.check_input(&state, input))
-            .and_then(|()| state.check_not_lost())
-            .and_then(|()| self.check_call(&parts));
-        if let Err(error) = checked {
-            return TaskId::new(self.job, state.fail_unsent(error));
-        }
-        let task = TaskId::new(self.job, state.next_index());
-        let spec = TaskSpec {
-            task,
-            kind,
-            payload: parts.payload.into(),
-            inputs: parts.inputs.iter().map(|input| input.task().index).collect(),
-            options: parts.options,
+        let inputs = match self.check(&state, &parts) {
+            Ok(inputs) => inputs,
+            Err(error) => return TaskId::new(self.job, state.fail_unsent(error)),
         };
+        let task = TaskId::new(self.job, state.next_index());
+        let spec =
+            TaskSpec { task, kind: parts.def.kind(), payload: parts.payload.into(), inputs, options: parts.options };
         state.queue.push(Queued::Task(spec));
         drop(state);
         self.queued.notify_one();
         task
     }
 
-    fn check_input(&self, state: &State, input: &FutureInner) -> Result<(), ClientError> {
-        if !input.is_of(self) {
-            return Err(ClientError::ForeignFuture(input.task()));
+    /// Submits a graph whole, or nothing of it; gives the ids of the tasks whose outputs are wanted, in their order.
+    pub(crate) fn submit_graph(&self, graph: Graph, wanted: &[String]) -> Result<Vec<TaskId>, ClientError> {
+        let (graph, defs) = graph.into_parts();
+        self.check_kinds(&defs)?;
+        let mut state = self.lock();
+        state.check_not_lost()?;
+        let mut lowered = graph.lower(self.job, state.next)?;
+        let id_of = |name: &String| lowered.ids.get(name).copied().ok_or_else(|| ClientError::NoSuchKey(name.clone()));
+        let ids = wanted.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
+        let is_wanted: HashSet<TaskId> = ids.iter().copied().collect();
+        for spec in &mut lowered.tasks {
+            spec.options.wanted = is_wanted.contains(&spec.task);
         }
-        state.unsent_failure(input).map_or(Ok(()), Err)
+        state.tasks.extend(is_wanted.iter().map(|task| (task.index, Entry::default())));
+        state.next += lowered.tasks.len() as u32;
+        state.queue.extend(lowered.tasks.into_iter().map(Queued::Task));
+        drop(state);
+        self.queued.notify_one();
+        Ok(ids)
     }
 
-    fn check_call(&self, parts: &CallParts) -> Result<(), ClientError> {
-        if !self.kinds.contains(&parts.def.kind()) {
-            return Err(ClientError::Rejected(SubmitError::UnknownKinds(vec![parts.def.info()])));
-        }
+    /// Whether a call can be sent; the numbers of its inputs if it can.
+    fn check(&self, state: &State, parts: &CallParts) -> Result<SmallVec<[u32; 3]>, ClientError> {
+        let number = |input: &Input| match input {
+            Input::Key(name) => Err(ClientError::KeyOutsideGraph(name.clone())),
+            Input::Future(future) if !future.is_of(self) => Err(ClientError::ForeignFuture(future.task())),
+            Input::Future(future) => state.unsent_failure(future).map_or(Ok(future.task().index), Err),
+        };
+        let inputs = parts.inputs.iter().map(number).collect::<Result<_, _>>()?;
+        state.check_not_lost()?;
+        self.check_kinds(&[parts.def])?;
         if parts.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(ClientError::TooLarge { name: parts.def.name, nbytes: parts.payload.len() });
         }
-        Ok(())
+        Ok(inputs)
+    }
+
+    fn check_kinds(&self, defs: &[&'static TaskDef]) -> Result<(), ClientError> {
+        let unknown = defs.iter().filter(|def| !self.kinds.contains(&def.kind()));
+        let unknown: Vec<_> = unknown.map(|def| def.info()).collect();
+        if unknown.is_empty() { Ok(()) } else { Err(ClientError::Rejected(SubmitError::UnknownKinds(unknown))) }
     }
 
     /// The id of a call that failed before it could be sent.

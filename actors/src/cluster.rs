@@ -1,5 +1,6 @@
 //! The client's handle on a cluster.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use starling_runtime::mesh::{
 };
 use starling_runtime::secret::{ClusterSecret, SecretError};
 use starling_runtime::store::Store;
-use starling_runtime::task::{Call, ClientError, Future, ResultSource};
+use starling_runtime::task::{Call, ClientError, Future, Graph, ResultSource};
 use starling_runtime::value::{Data, Encoded};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -234,6 +235,29 @@ impl Cluster {
     /// Submits many calls; the futures are in the calls' order.
     pub fn map<R>(&self, calls: impl IntoIterator<Item = Call<R>>) -> Vec<Future<R>> {
         calls.into_iter().map(|call| self.submit(call)).collect()
+    }
+
+    /// Submits a named graph, checked as a whole; gives futures of the outputs that are wanted, in their order. The others
+    /// are dropped as soon as nothing needs them.
+    ///
+    /// # Errors
+    /// A cycle, an input or a wanted name that is no task of the graph, or a task that the cluster does not hold; then
+    /// nothing was submitted. A `T` that is not what the task gives is told by the future.
+    pub fn submit_graph<T>(
+        &self,
+        graph: Graph,
+        wanted: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Vec<Future<T>>, ClientError> {
+        let mut names: Vec<String> = wanted.into_iter().map(Into::into).collect();
+        let order = names.clone();
+        names.sort_unstable();
+        names.dedup();
+        let ids = self.client.submit_graph(graph, &names)?;
+        let source = || Arc::clone(&self.client) as Arc<dyn ResultSource>;
+        // One hold on each, however often it is asked for.
+        let futures: BTreeMap<&String, Future<T>> =
+            names.iter().zip(ids.into_iter().map(|task| Future::new(task, source()))).collect();
+        Ok(order.iter().filter_map(|name| futures.get(name).cloned()).collect())
     }
 
     /// The results of all these futures, in their order. The first failure ends the waiting, not the tasks.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use starling::{Buffer, ClientError, Cluster, FailureCause, LocalOptions};
+use starling::{Buffer, ClientError, Cluster, FailureCause, Graph, LocalOptions, key};
 use starling_integration_tests::tasks;
 
 async fn cluster(workers: usize) -> Cluster {
@@ -41,6 +41,35 @@ async fn a_list_of_futures_may_be_shared_instead_of_owned() {
     let counts = cluster.map(texts.into_iter().map(tasks::count_words::task));
     let merged = cluster.submit(tasks::merge_counts::task(counts)).result().await.unwrap();
     assert_eq!(merged.into_iter().collect::<Vec<_>>(), [("a".into(), 3), ("b".into(), 2), ("c".into(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_graph_is_built_in_any_order_and_checked_as_a_whole() {
+    let cluster = cluster(2).await;
+    let mut graph = Graph::new();
+    graph.add("sum", tasks::total::task(vec![key("one"), key("two"), key("one")])).unwrap();
+    graph.add("two", tasks::add::task(key("one"), 1)).unwrap();
+    graph.add("one", tasks::add::task(0, 1)).unwrap();
+    let taken = graph.add("one", tasks::add::task(5, 5)).unwrap_err();
+    assert_eq!(taken.to_string(), "the key one names two tasks: give each task a key of its own");
+    let results = cluster.submit_graph::<i64>(graph, ["sum", "two", "sum"]).unwrap();
+    assert_eq!(cluster.gather(&results).await.unwrap(), [4, 2, 4]);
+
+    let refused = |tasks: &[(&str, &str)]| {
+        let mut graph = Graph::new();
+        for (name, input) in tasks {
+            graph.add(*name, tasks::add::task(key(*input), 1)).unwrap();
+        }
+        cluster.submit_graph::<i64>(graph, ["a"]).unwrap_err().to_string()
+    };
+    let cycle = refused(&[("a", "b"), ("b", "a")]);
+    assert!(cycle.starts_with("the graph has a cycle: "), "{cycle}");
+    assert!(refused(&[("a", "nowhere")]).contains("has the input nowhere, which is no task of the graph"));
+    assert_eq!(cluster.submit_graph::<i64>(Graph::new(), ["a"]).unwrap_err(), ClientError::NoSuchKey("a".into()));
+    // Nothing of what was refused has used up a number.
+    assert_eq!(cluster.submit(tasks::add::task(1, 1)).result().await.unwrap(), 2);
+    let outside = cluster.submit(tasks::add::task(key("one"), 1)).result().await.unwrap_err();
+    assert_eq!(outside, ClientError::KeyOutsideGraph("one".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

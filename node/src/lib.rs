@@ -35,12 +35,13 @@ pub use starling_actors::{
 pub use starling_collections::{Bag, BagError, bag, csv, stackexchange};
 pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
+pub use starling_core::graph::GraphError;
 pub use starling_macros::task;
 #[doc(hidden)]
 pub use starling_runtime::__private;
 pub use starling_runtime::mesh;
 pub use starling_runtime::secret::ClusterSecret;
-pub use starling_runtime::task::{Call, ClientError, Future};
+pub use starling_runtime::task::{Call, ClientError, Future, Graph, Key, key};
 pub use starling_runtime::value::{Buffer, Data};
 
 /// What a program that uses bags imports: `use starling::prelude::*`.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use starling_core::failure::FailureCause;
 
 use super::future::{Future, FutureInner};
+use super::graph::Key;
 use crate::value::{CodecError, Data, Encoded, LiveValue, Value};
 
 /// An argument as it is in a task's payload.
@@ -26,17 +27,25 @@ pub trait IntoArg<T> {
     fn into_arg(self, args: &mut ArgList);
 }
 
+/// What an argument refers to that is not the value itself.
+pub enum Input {
+    /// A submitted task's output.
+    Future(Arc<FutureInner>),
+    /// The output of the task of this key, in the same [`Graph`](super::Graph).
+    Key(String),
+}
+
 /// The arguments of a call under construction.
 #[derive(Default)]
 pub struct ArgList {
     pub(super) args: Vec<Arg>,
-    pub(super) inputs: Vec<Arc<FutureInner>>,
+    pub(super) inputs: Vec<Input>,
     pub(super) error: Option<CodecError>,
 }
 
 impl ArgList {
     fn input<T>(&mut self, future: Future<T>) -> u32 {
-        self.inputs.push(future.inner);
+        self.inputs.push(Input::Future(future.inner));
         self.inputs.len() as u32 - 1
     }
 }
@@ -63,6 +72,21 @@ impl<T> IntoArg<T> for Future<T> {
 impl<T> IntoArg<T> for &Future<T> {
     fn into_arg(self, args: &mut ArgList) {
         self.clone().into_arg(args);
+    }
+}
+
+impl<T> IntoArg<T> for Key<T> {
+    fn into_arg(self, args: &mut ArgList) {
+        args.inputs.push(Input::Key(self.name));
+        args.args.push(Arg::Input(args.inputs.len() as u32 - 1));
+    }
+}
+
+impl<T> IntoArg<Vec<T>> for Vec<Key<T>> {
+    fn into_arg(self, args: &mut ArgList) {
+        let first = args.inputs.len() as u32;
+        args.args.push(Arg::Inputs((first..first + self.len() as u32).collect()));
+        args.inputs.extend(self.into_iter().map(|key| Input::Key(key.name)));
     }
 }
 

@@ -2,14 +2,12 @@
 
 use std::error::Error;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use starling_core::failure::FailureCause;
 use starling_core::spec::TaskOptions;
 
 use super::TaskDef;
-use super::args::{Arg, ArgList, IntoArg};
-use super::future::FutureInner;
+use super::args::{Arg, ArgList, Input, IntoArg};
 use crate::value::{CodecError, Data};
 
 /// A task with its arguments, whose output is an `R`. Submitting it gives a `Future<R>`.
@@ -27,8 +25,8 @@ pub struct CallParts {
     pub def: &'static TaskDef,
     /// The encoded arguments.
     pub payload: Vec<u8>,
-    /// The futures that the payload refers to, by number.
-    pub inputs: Vec<Arc<FutureInner>>,
+    /// What the payload refers to, by number.
+    pub inputs: Vec<Input>,
     /// How the task is to be treated.
     pub options: TaskOptions,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use starling_core::failure::TaskFailure;
+use starling_core::graph::GraphError;
 use starling_core::ids::TaskId;
 use starling_core::wire::SubmitError;
 
@@ -41,6 +42,20 @@ pub enum ClientError {
     /// An argument is a future of another cluster.
     #[error("the argument {0} is a future of another cluster: get its result there and pass that")]
     ForeignFuture(TaskId),
+    /// The tasks do not form a graph. Nothing was submitted.
+    #[error(transparent)]
+    Graph(GraphError),
+    /// The output that was asked for is of no task of the graph. Nothing was submitted.
+    #[error("the graph has no task {0}: add it, or correct the name")]
+    NoSuchKey(String),
+    /// A graph's task takes a future.
+    #[error(
+        "a task of a graph cannot take the future {0}: name a task of the graph with `key`, or submit the call by itself"
+    )]
+    FutureInGraph(TaskId),
+    /// An argument names a task of a graph, but the call is submitted by itself.
+    #[error("the argument names the task {0} of a graph: add the call to the graph")]
+    KeyOutsideGraph(String),
     /// A scattered value was taken by no worker.
     #[error("no worker took the value: {0}")]
     NotPlaced(String),

@@ -7,16 +7,19 @@
 mod args;
 mod call;
 mod future;
+mod graph;
 pub mod items;
 
-pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPlain, IntoArg, TaskArgs};
+pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPlain, Input, IntoArg, TaskArgs};
 pub use call::{Call, CallParts, TaskResult};
 pub use future::{ClientError, Future, FutureInner, ResultSource};
+pub use graph::{Graph, Key, key};
 /// For the code that the macros write.
 #[doc(hidden)]
 pub use inventory;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use starling_core::failure::FailureCause;
@@ -41,6 +44,12 @@ pub struct TaskDef {
 pub struct Linked(pub &'static TaskDef);
 
 inventory::collect!(Linked);
+
+impl fmt::Debug for TaskDef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskDef({} {})", self.name, self.signature)
+    }
+}
 
 impl TaskDef {
     /// The id that is the same in every build of the same source.
