@@ -334,6 +334,8 @@ impl Driver {
                     return;
                 }
                 self.membership.met(now, me, reports);
+                // Why a node is down is known before it is seen to be.
+                self.perform();
                 self.publish();
                 if let Some(reply) = self.syncing.remove(&conn) {
                     drop(reply.send(Ok(from)));
