@@ -306,6 +306,7 @@ impl Client {
                         let _ = answer.send(holders);
                     }
                 }
+                ToClient::Explained { .. } | ToClient::Done { .. } => {}
                 ToClient::Worker { worker, info } => {
                     state.workers.insert(worker, info);
                     self.workers_changed.notify_waiters();

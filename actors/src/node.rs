@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use starling_core::ids::{JobId, NodeId, TaskId, Term};
 use starling_core::scheduler::{self, Scheduler};
+use starling_core::spec::Resources;
 use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
 use starling_runtime::executor::Executor;
@@ -67,8 +68,10 @@ pub struct NodeConfig {
     pub secret: Option<ClusterSecret>,
     /// How many tasks a worker runs at once, at least 1.
     pub nthreads: u32,
-    /// How many bytes of outputs a worker holds at most; 0 for no limit.
+    /// How many bytes of outputs a worker holds in memory at most; 0 for no limit.
     pub memory_limit: u64,
+    /// A worker's abstract resources, which tasks may ask for.
+    pub resources: Resources,
 }
 
 impl NodeConfig {
@@ -76,7 +79,16 @@ impl NodeConfig {
     pub fn new(role: NodeRole) -> NodeConfig {
         let nthreads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
         let name = format!("{role:?}-{}", std::process::id()).to_lowercase();
-        NodeConfig { name, role, listen: Vec::new(), join: Vec::new(), secret: None, nthreads, memory_limit: 0 }
+        NodeConfig {
+            name,
+            role,
+            listen: Vec::new(),
+            join: Vec::new(),
+            secret: None,
+            nthreads,
+            memory_limit: 0,
+            resources: Resources::new(),
+        }
     }
 }
 
@@ -197,6 +209,8 @@ impl Node {
                         name: config.name.clone(),
                         nthreads: config.nthreads.clamp(1, NTHREADS_MAX),
                         memory_limit: config.memory_limit,
+                        host: host_name(),
+                        resources: config.resources.clone(),
                     },
                     mesh: mesh.clone(),
                     join: config.join.clone(),
@@ -268,6 +282,11 @@ impl Drop for Node {
         // Handles of it may be held elsewhere.
         self.mesh.close();
     }
+}
+
+/// The name of this machine, which tasks may be restricted to; empty where it cannot be known.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// Joins the first address that answers. The error is the first address's, which is the one a person would look at.

@@ -208,6 +208,7 @@ impl Vital for WorkerActor {
                         }));
                     }
                 }
+                Effect::Abandon { .. } | Effect::Leave => {}
                 Effect::Free { task } => {
                     freed.extend(self.store.remove(task));
                     if self.published.remove(&task) {

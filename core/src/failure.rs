@@ -53,6 +53,13 @@ pub enum FailureCause {
         /// What the codec said.
         message: String,
     },
+    /// A client gave the task up, or one that it needs.
+    Cancelled,
+    /// The task ran longer than it may.
+    TimedOut {
+        /// How long it may run, in milliseconds.
+        timeout_ms: u32,
+    },
     /// The worker could not store the result, or an input.
     Store {
         /// What the store said.
@@ -79,7 +86,11 @@ impl FailureCause {
                 shorten(message);
             }
             FailureCause::Codec { message } | FailureCause::Store { message } => shorten(message),
-            FailureCause::WorkersLost { .. } | FailureCause::DataLost { .. } | FailureCause::UnknownKind => {}
+            FailureCause::WorkersLost { .. }
+            | FailureCause::DataLost { .. }
+            | FailureCause::UnknownKind
+            | FailureCause::Cancelled
+            | FailureCause::TimedOut { .. } => {}
         }
         self
     }
@@ -117,6 +128,10 @@ impl fmt::Display for FailureCause {
             FailureCause::DataLost { input } => write!(f, "lost its input {input}: every node that held it is gone"),
             FailureCause::UnknownKind => {
                 write!(f, "is not in the worker's binary: start the worker from the program that submits the task")
+            }
+            FailureCause::Cancelled => write!(f, "was cancelled"),
+            FailureCause::TimedOut { timeout_ms } => {
+                write!(f, "ran longer than its timeout of {timeout_ms} ms and was given up")
             }
             FailureCause::Codec { message } => write!(f, "could not be encoded or decoded: {message}"),
             FailureCause::Store { message } => write!(f, "could not store what it needs or returned: {message}"),

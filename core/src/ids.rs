@@ -16,7 +16,7 @@ impl Time {
 }
 
 /// A node of the mesh: its ed25519 public key, which the transport has authenticated.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 32]);
 
 impl fmt::Display for NodeId {

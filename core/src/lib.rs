@@ -9,10 +9,11 @@
 //! - [`spec`]: what a client asks for: one task ([`spec::TaskSpec`]).
 //! - [`graph`]: a named task graph, checked before it is sent.
 //! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
-//! - [`failure`]: why a task has no result.
+//! - [`failure`]: why a task has no result; [`explain`]: why it does not run.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
 //! - [`fixed`]: hash maps without a random seed.
 
+pub mod explain;
 pub mod failure;
 pub mod fixed;
 pub mod graph;

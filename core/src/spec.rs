@@ -1,5 +1,9 @@
 //! What a client asks for.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -27,14 +31,87 @@ pub struct TaskSpec {
 pub struct TaskOptions {
     /// Higher runs first, whatever was submitted earlier.
     pub priority: i32,
-    /// How often a task that returned an error or panicked is tried again. A lost worker is not counted here.
+    /// How often a task that returned an error, panicked or ran out of time is tried again. A lost worker is not counted
+    /// here.
     pub retries: u16,
     /// Whether the client holds the result: it is told of the outcome, and the output is kept until it releases it.
     pub wanted: bool,
+    /// How long one try may run, in milliseconds; 0 for no limit.
+    pub timeout_ms: u32,
+    /// What the task needs of a worker; `None` for nothing.
+    pub requirements: Option<Arc<Requirements>>,
 }
 
 impl Default for TaskOptions {
     fn default() -> TaskOptions {
-        TaskOptions { priority: 0, retries: 0, wanted: true }
+        TaskOptions { priority: 0, retries: 0, wanted: true, timeout_ms: 0, requirements: None }
+    }
+}
+
+/// How many resources, and how many workers, a task may name.
+pub const REQUIREMENTS_MAX: usize = 64;
+
+/// How long the name of a resource or worker may be, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// What a task needs of the worker that runs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Requirements {
+    /// What it takes of the worker's resources while it runs.
+    pub resources: Resources,
+    /// The workers that may run it, each by its name, its host or the beginning of its node's id; empty for every one.
+    pub workers: Vec<String>,
+    /// Whether it may run elsewhere as long as none of `workers` is there.
+    pub allow_other_workers: bool,
+}
+
+/// Abstract resources by name, such as `gpu`: what a worker has, or what a task takes of them.
+pub type Resources = BTreeMap<String, Amount>;
+
+/// How much there is of a resource, in thousandths, so that amounts can be added up without rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Amount(pub u64);
+
+impl Amount {
+    /// So many whole ones.
+    pub const fn whole(count: u64) -> Amount {
+        Amount(count.saturating_mul(1000))
+    }
+
+    /// From a text such as `2` or `0.5`; `None` if it is not a number with at most three decimals, or too large.
+    pub fn parse(text: &str) -> Option<Amount> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || decimals.len() > 3 || !digits(whole) || !digits(decimals) {
+            return None;
+        }
+        let thousandths: u64 = format!("{decimals:0<3}").parse().ok()?;
+        whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(thousandths).map(Amount)
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, thousandths) = (self.0 / 1000, self.0 % 1000);
+        if thousandths == 0 {
+            return write!(f, "{whole}");
+        }
+        write!(f, "{whole}.{}", format!("{thousandths:03}").trim_end_matches('0'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_read_as_it_is_written() {
+        for (text, thousandths) in [("2", 2000), ("0.5", 500), ("1.25", 1250), ("0.001", 1), ("0", 0)] {
+            assert_eq!(Amount::parse(text), Some(Amount(thousandths)));
+            assert_eq!(Amount(thousandths).to_string(), text);
+        }
+        for text in ["", ".5", "-1", "1.2345", "1,5", "x", "99999999999999999999", "18446744073709551615"] {
+            assert_eq!(Amount::parse(text), None, "{text}");
+        }
     }
 }

@@ -3,17 +3,20 @@
 //! They cross in batches (`Vec` of these), postcard-encoded when they leave the process and as they are when they do
 //! not. A peer's message is input: the machines ignore or refuse what they did not expect and never assert on it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::explain::Explanation;
 use crate::failure::TaskFailure;
 use crate::graph::GraphError;
 use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Term, WorkerId};
-use crate::spec::TaskSpec;
+use crate::spec::{Requirements, Resources, TaskSpec};
 
 /// The version of every message in this module. Nodes of different versions refuse each other at admission.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The largest encoded result, in bytes, that rides in the completion instead of being fetched from its worker.
 pub const INLINE_RESULT_BYTES_MAX: usize = 16 * 1024;
@@ -30,16 +33,20 @@ pub struct KindInfo {
 }
 
 /// What a worker says of itself when it registers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// The node that the worker runs on.
     pub node: NodeId,
     /// A name for people.
     pub name: String,
+    /// The name of the machine that it runs on.
+    pub host: String,
     /// How many tasks it runs at once, at least 1.
     pub nthreads: u32,
-    /// How many bytes of outputs it may hold; 0 for no limit.
+    /// How many bytes of outputs it may hold in memory; 0 for no limit.
     pub memory_limit: u64,
+    /// Its abstract resources.
+    pub resources: Resources,
 }
 
 /// Client to scheduler.
@@ -81,6 +88,46 @@ pub enum FromClient {
         token: u64,
         /// The tasks asked for.
         tasks: Vec<TaskId>,
+    },
+    /// Give these tasks up, and every task that needs one of them: whoever waits for one is told
+    /// [`FailureCause::Cancelled`](crate::failure::FailureCause::Cancelled). What is done already stays.
+    Cancel {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
+    /// Give everything up that this job has not finished, as [`FromClient::Cancel`] does.
+    CancelJob {
+        /// The job.
+        job: JobId,
+    },
+    /// Why is this task where it is? Any client may ask of any task. Answered by [`ToClient::Explained`].
+    Explain {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// The task.
+        task: TaskId,
+    },
+    /// Have copies of these outputs on so many workers. Answered by [`ToClient::Done`] once they are there, or cannot be.
+    Replicate {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// The outputs; those of other clients, and tasks that have none, are passed over.
+        tasks: Vec<TaskId>,
+        /// How many copies, the first included; every worker if there are fewer.
+        copies: u32,
+    },
+    /// Move outputs from full workers to empty ones. Answered by [`ToClient::Done`].
+    Rebalance {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+    },
+    /// Let these workers leave, once what only they hold is elsewhere and their tasks are done. Answered by
+    /// [`ToClient::Done`].
+    Retire {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// The workers.
+        workers: Vec<WorkerId>,
     },
     /// A fetch from these holders failed: the scheduler has the output computed again if nobody else has it
     /// ([`ToClient::Recomputing`]), and says where else it is if somebody has ([`ToClient::Finished`]).
@@ -156,6 +203,22 @@ pub enum ToClient {
         /// Task, holders, size in bytes.
         holders: Vec<(TaskId, Vec<WorkerId>, u64)>,
     },
+    /// The answer to [`FromClient::Explain`].
+    Explained {
+        /// From the request.
+        token: u64,
+        /// Why the task is where it is.
+        explanation: Explanation,
+    },
+    /// What was asked for with this token has ended.
+    Done {
+        /// From the request.
+        token: u64,
+        /// How many outputs were copied or moved.
+        moved: u64,
+        /// What could not be done, for a person; empty if everything was.
+        problem: String,
+    },
 }
 
 /// Where a finished output is.
@@ -182,6 +245,14 @@ pub enum SubmitError {
         .0.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>().join(", ")
     )]
     UnknownKinds(Vec<KindInfo>),
+    /// A task's options are out of their bounds.
+    #[error("task {task} cannot be taken: {problem}")]
+    BadOptions {
+        /// The task.
+        task: TaskId,
+        /// Which bound, for a person.
+        problem: String,
+    },
 }
 
 /// Scheduler to worker.
@@ -213,6 +284,21 @@ pub enum ToWorker {
         /// The task whose output it is.
         task: TaskId,
     },
+    /// Another worker could run this: give it back if it has not begun. Answered by [`FromWorker::StealAnswer`], unless
+    /// the assignment has ended.
+    Steal {
+        /// The task.
+        task: TaskId,
+        /// Which assignment of it.
+        attempt: Attempt,
+    },
+    /// Fetch copies of these outputs. Answered, each, by [`FromWorker::Replica`] or [`FromWorker::NotAcquired`].
+    Acquire {
+        /// The outputs.
+        inputs: Vec<InputAt>,
+    },
+    /// What this worker held is elsewhere, and it has no tasks: it may leave.
+    Leave,
 }
 
 /// A task given to a worker.
@@ -232,9 +318,14 @@ pub struct Assignment {
     pub priority: Priority,
     /// Whether a small result shall ride in the completion, because a client waits for it.
     pub inline_result: bool,
+    /// How long it may run, in milliseconds; 0 for no limit.
+    pub timeout_ms: u32,
+    /// What it takes of the worker's resources.
+    pub requirements: Option<Arc<Requirements>>,
 }
 
-/// An input and where it was when the task was assigned. A location is a hint.
+/// An input and where it was when the task was assigned. A location is a hint. A task may be sent ahead of its inputs:
+/// then the receiver itself is named as the holder of an input that it was given to compute earlier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputAt {
     /// The task whose output it is.
@@ -295,4 +386,50 @@ pub enum FromWorker {
         /// The task whose output it is.
         task: TaskId,
     },
+    /// The answer to [`ToWorker::Steal`].
+    StealAnswer {
+        /// The task.
+        task: TaskId,
+        /// Which assignment of it.
+        attempt: Attempt,
+        /// Whether the assignment was dropped here; otherwise it has begun, and goes on.
+        given: bool,
+    },
+    /// The task waits for others that it has submitted, and does not count against this worker's threads until
+    /// [`FromWorker::Resumed`] or its end.
+    Suspended {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+    },
+    /// The task goes on.
+    Resumed {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+    },
+    /// The copy that was asked for by [`ToWorker::Acquire`] could not be had, or cannot be stored here.
+    NotAcquired {
+        /// The task whose output it is.
+        task: TaskId,
+    },
+    /// How this worker is. Said when `paused` changes, and now and then.
+    Status(WorkerStatus),
+    /// This worker wants to leave: answered by [`ToWorker::Leave`] once nothing would be lost.
+    Leaving,
+}
+
+/// How a worker is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Whether it begins nothing and takes nothing, because its memory is short.
+    pub paused: bool,
+    /// Bytes of outputs in memory.
+    pub memory_bytes: u64,
+    /// Bytes of outputs on disk.
+    pub spilled_bytes: u64,
+    /// How many threads still run tasks that were given up for their time.
+    pub threads_abandoned: u32,
 }

@@ -193,8 +193,9 @@ fn node_config(options: &Options, file: &ConfigFile) -> Result<NodeConfig, CliEr
     let memory_limit = options.memory_limit.or(file.memory_limit_bytes()?).unwrap_or(0);
     let is_first = role == NodeRole::Scheduler && join.is_empty();
     let secret = secret(options, file, is_first)?;
-    let name = options.name.clone().or_else(|| file.name.clone()).or_else(host_name).unwrap_or(defaults.name);
-    Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory_limit })
+    let name =
+        options.name.clone().or_else(|| file.name.clone()).or_else(host_name).unwrap_or_else(|| defaults.name.clone());
+    Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory_limit, ..defaults })
 }
 
 fn parse_addrs(texts: &[String]) -> Result<Vec<Multiaddr>, CliError> {

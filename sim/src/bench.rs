@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use starling_core::ids::{ClientId, JobId, NodeId, TaskId, Time, WorkerId};
+use starling_core::ids::{ClientId, JobId, TaskId, Time, WorkerId};
 use starling_core::scheduler::{Config, Effects, Event, Scheduler};
 use starling_core::spec::{TaskOptions, TaskSpec};
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerInfo};
@@ -74,7 +74,7 @@ impl Bench {
             spent: Duration::ZERO,
         };
         for number in 0..workers {
-            let info = WorkerInfo { node: NodeId([0; 32]), name: String::new(), nthreads: 1, memory_limit: 0 };
+            let info = WorkerInfo { nthreads: 1, ..WorkerInfo::default() };
             bench.handle(Event::WorkerJoined { worker: WorkerId(number), info });
         }
         let client = ClientId(0);

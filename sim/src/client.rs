@@ -154,7 +154,7 @@ impl Client {
             kind,
             payload: payload.encode(),
             inputs: inputs.into_iter().collect(),
-            options: TaskOptions { priority, retries, wanted },
+            options: TaskOptions { priority, retries, wanted, ..TaskOptions::default() },
         }
     }
 
@@ -253,6 +253,9 @@ impl Client {
                     return Err(format!("{task} is computed again and was {:?}", known.got));
                 }
                 known.got = Got::Nothing;
+            }
+            ToClient::Explained { .. } | ToClient::Done { .. } => {
+                return Err("an answer that nobody asked for".to_owned());
             }
             ToClient::WhoHas { holders, .. } => {
                 for (task, workers, _) in holders {

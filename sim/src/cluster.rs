@@ -86,6 +86,9 @@ fn name_to_worker(message: &ToWorker) -> &'static str {
         ToWorker::Compute(_) => "compute",
         ToWorker::Cancel { .. } => "cancel",
         ToWorker::Free { .. } => "free",
+        ToWorker::Steal { .. } => "steal",
+        ToWorker::Acquire { .. } => "acquire",
+        ToWorker::Leave => "leave",
     }
 }
 
@@ -95,6 +98,13 @@ fn name_from_worker(message: &FromWorker) -> &'static str {
         FromWorker::Failed { .. } => "failed",
         FromWorker::InputsMissing { .. } => "inputs-missing",
         FromWorker::Replica { .. } => "replica",
+        FromWorker::StealAnswer { given: true, .. } => "stolen",
+        FromWorker::StealAnswer { given: false, .. } => "kept",
+        FromWorker::Suspended { .. } => "suspended",
+        FromWorker::Resumed { .. } => "resumed",
+        FromWorker::NotAcquired { .. } => "not-acquired",
+        FromWorker::Status(_) => "status",
+        FromWorker::Leaving => "leaving",
     }
 }
 

@@ -80,7 +80,7 @@ impl SimNode {
             node: self.config.node,
             name: format!("node-{}", self.number),
             nthreads: self.config.nthreads,
-            memory_limit: 0,
+            ..WorkerInfo::default()
         }
     }
 
@@ -118,6 +118,7 @@ impl SimNode {
                     let run_us = rng.between(0, plan.run_max_us);
                     deeds.push((run_us, Deed::Compute(self.begin(execution, run_us)?)));
                 }
+                Effect::Abandon { .. } | Effect::Leave => {}
                 Effect::Free { task } => {
                     self.store.remove(&task);
                 }

@@ -117,7 +117,7 @@ impl Drive {
                 node: NodeId(node),
                 name: format!("worker-{number}"),
                 nthreads: plan.threads,
-                memory_limit: 0,
+                ..WorkerInfo::default()
             };
             self.handle([Event::WorkerJoined { worker: WorkerId(number), info }]);
         }
@@ -167,7 +167,12 @@ impl Drive {
                     self.inbox.push_back((worker, finished));
                 }
                 ToWorker::Free { .. } => self.freed += 1,
-                ToWorker::Worker { .. } | ToWorker::WorkerGone { .. } | ToWorker::Cancel { .. } => {}
+                ToWorker::Worker { .. }
+                | ToWorker::WorkerGone { .. }
+                | ToWorker::Cancel { .. }
+                | ToWorker::Steal { .. }
+                | ToWorker::Acquire { .. }
+                | ToWorker::Leave => {}
             }
         }
         self.effects.to_clients.retain(|(_, message)| match message {

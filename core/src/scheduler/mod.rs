@@ -43,6 +43,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{ClientId, JobId, TaskId, Term, Time, WorkerId};
 use crate::wire::{FromClient, FromWorker, KindInfo, ToClient, ToWorker, WorkerInfo};
 
@@ -53,8 +55,10 @@ use self::record::Jobs;
 pub use self::view::{JobView, StateCounts, TaskState, WorkerView};
 
 /// What can happen to the scheduler.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
+    /// Some time has passed: said about every [`TICK_US`] microseconds.
+    Tick,
     /// A worker has registered under a fresh id.
     WorkerJoined {
         /// Never used before.
@@ -102,8 +106,11 @@ pub struct Effects {
     pub to_clients: Vec<(ClientId, ToClient)>,
 }
 
+/// How often the scheduler should be told that time passes, in microseconds.
+pub const TICK_US: u64 = 50_000;
+
 /// What the scheduler is told at the start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The functions that this binary holds, hence every worker that may join. Submissions of others are refused.
     pub kinds: Vec<KindInfo>,
@@ -187,6 +194,7 @@ impl Scheduler {
     /// many tasks and workers there are.
     pub fn handle(&mut self, _now: Time, event: Event, effects: &mut Effects) {
         match event {
+            Event::Tick => {}
             Event::WorkerJoined { worker, info } => self.on_worker_joined(worker, info, effects),
             Event::WorkerLost { worker } => self.on_worker_lost(worker, effects),
             Event::FromWorker { worker, message } => self.on_worker_message(worker, message, effects),

@@ -208,6 +208,8 @@ impl Scheduler {
             inputs,
             priority: record.priority,
             inline_result: record.wanted,
+            timeout_ms: 0,
+            requirements: None,
         };
         let expected_us = self.kinds.expected_us(record.kind);
         let position = self.pool.begin(slot, task, expected_us);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::explain::{Explanation, Why};
 use crate::graph::GraphError;
 use crate::ids::{Attempt, ClientId, JobId, KindId, TaskId, WorkerId};
 use crate::spec::TaskSpec;
@@ -68,6 +69,17 @@ impl Scheduler {
             FromClient::WhoHas { token, tasks } => {
                 let holders = tasks.into_iter().filter_map(|task| self.holders_for(client, task)).collect();
                 effects.tell_client(client, ToClient::WhoHas { token, holders });
+            }
+            FromClient::Cancel { .. } | FromClient::CancelJob { .. } => {}
+            FromClient::Explain { token, task } => {
+                let explanation = Explanation { task, name: String::new(), why: Why::Forgotten };
+                effects.tell_client(client, ToClient::Explained { token, explanation });
+            }
+            FromClient::Replicate { token, .. }
+            | FromClient::Rebalance { token }
+            | FromClient::Retire { token, .. } => {
+                let problem = "not supported by this scheduler".to_owned();
+                effects.tell_client(client, ToClient::Done { token, moved: 0, problem });
             }
             FromClient::Unreachable { task, holders } => self.on_unreachable(client, task, &holders, effects),
         }

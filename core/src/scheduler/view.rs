@@ -1,5 +1,9 @@
 //! What a person or a dashboard may ask of the scheduler. Nothing here changes anything.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::failure::TaskFailure;
 use crate::ids::{Attempt, ClientId, JobId, TaskId, WorkerId};
 use crate::wire::WorkerInfo;
@@ -9,7 +13,7 @@ use super::pool::{PoolWorker, Slot};
 use super::record::State;
 
 /// A task's state, without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TaskState {
     /// Known, neither computed nor needed now.
     Released,
@@ -27,6 +31,21 @@ pub enum TaskState {
     Erred,
     /// Not known, or not any more.
     Forgotten,
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TaskState::Released => "released",
+            TaskState::Waiting => "waiting",
+            TaskState::Queued => "queued",
+            TaskState::NoWorker => "no-worker",
+            TaskState::Processing => "processing",
+            TaskState::Memory => "memory",
+            TaskState::Erred => "erred",
+            TaskState::Forgotten => "forgotten",
+        })
+    }
 }
 
 /// How many tasks are in each state. Forgotten ones are not counted.

@@ -97,6 +97,12 @@ impl Scheduler {
                 self.on_inputs_missing(slot, task, attempt, missing, effects);
             }
             FromWorker::Replica { task } => self.on_replica(slot, task, effects),
+            FromWorker::StealAnswer { .. }
+            | FromWorker::Suspended { .. }
+            | FromWorker::Resumed { .. }
+            | FromWorker::NotAcquired { .. }
+            | FromWorker::Status(_)
+            | FromWorker::Leaving => {}
         }
     }
 

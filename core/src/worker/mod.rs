@@ -42,7 +42,7 @@ use smallvec::SmallVec;
 use crate::failure::FailureCause;
 use crate::fixed::FixedMap;
 use crate::ids::{Attempt, KindId, NodeId, TaskId, Time, WorkerId};
-use crate::wire::{FromWorker, Priority, ToWorker};
+use crate::wire::{FromWorker, Priority, ToWorker, WorkerStatus};
 
 use self::fetch::{Batch, Peer};
 use self::inputs::{Held, Missing};
@@ -89,7 +89,30 @@ pub enum Event {
     },
     /// The link to the scheduler is lost: every assignment and every output is dropped.
     SchedulerLost,
+    /// Some time has passed: said about every [`TICK_US`] microseconds.
+    Tick,
+    /// The task waits, on its thread, for others that it has submitted: another may run beside it.
+    Suspended {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+    },
+    /// The task goes on.
+    Resumed {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+    },
+    /// How this worker's memory is: a paused worker begins nothing.
+    Status(WorkerStatus),
+    /// The node was asked to leave: the scheduler is told, and what is held here is moved first.
+    LeaveWanted,
 }
+
+/// How often the worker should be told that time passes, in microseconds.
+pub const TICK_US: u64 = 20_000;
 
 /// What came of an execution.
 #[derive(Clone, Debug)]
@@ -132,6 +155,15 @@ pub enum Effect {
         /// The task whose output it is.
         task: TaskId,
     },
+    /// This task has run out of time: its thread counts no longer, whatever it still does, and what comes of it is dropped.
+    Abandon {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+    },
+    /// The scheduler lets this worker go: nothing would be lost.
+    Leave,
 }
 
 /// A task whose inputs are all in the store.
@@ -149,6 +181,8 @@ pub struct Execution {
     pub inputs: SmallVec<[TaskId; 3]>,
     /// Whether a small result shall be encoded as well.
     pub inline_result: bool,
+    /// The user's priority of the task, which tasks that it submits itself go before.
+    pub user_priority: i32,
 }
 
 /// What the worker is told at the start.
@@ -253,6 +287,15 @@ impl Worker {
             }
             Event::Stored { task, nbytes } => self.on_stored(task, nbytes),
             Event::SchedulerLost => self.on_scheduler_lost(effects),
+            Event::Tick => {}
+            Event::Suspended { task, attempt } => {
+                effects.push(Effect::ToScheduler(FromWorker::Suspended { task, attempt }));
+            }
+            Event::Resumed { task, attempt } => {
+                effects.push(Effect::ToScheduler(FromWorker::Resumed { task, attempt }));
+            }
+            Event::Status(status) => effects.push(Effect::ToScheduler(FromWorker::Status(status))),
+            Event::LeaveWanted => effects.push(Effect::ToScheduler(FromWorker::Leaving)),
         }
         self.start_fetches(effects);
         self.start_executions(effects);

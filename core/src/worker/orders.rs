@@ -15,6 +15,12 @@ impl Worker {
             ToWorker::Compute(assignment) => self.on_compute(assignment, effects),
             ToWorker::Cancel { task, attempt } => self.on_cancel(task, attempt, effects),
             ToWorker::Free { task } => self.on_free(task, effects),
+            ToWorker::Steal { task, attempt } => self.on_steal(task, attempt, effects),
+            ToWorker::Acquire { inputs } => {
+                let none = inputs.into_iter().map(|input| FromWorker::NotAcquired { task: input.task });
+                effects.extend(none.map(Effect::ToScheduler));
+            }
+            ToWorker::Leave => effects.push(Effect::Leave),
         }
     }
 
@@ -88,6 +94,15 @@ impl Worker {
         if self.memory.get(&task).is_some_and(|held| !held.is_doomed) {
             effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
         }
+    }
+
+    fn on_steal(&mut self, task: TaskId, attempt: Attempt, effects: &mut Vec<Effect>) {
+        let Some(assigned) = self.assignments.get(&task).filter(|assigned| assigned.attempt == attempt) else { return };
+        let given = assigned.state != AssignedState::Executing;
+        if given {
+            self.drop_assignment(task, effects);
+        }
+        effects.push(Effect::ToScheduler(FromWorker::StealAnswer { task, attempt, given }));
     }
 
     fn on_free(&mut self, task: TaskId, effects: &mut Vec<Effect>) {

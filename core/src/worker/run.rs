@@ -103,6 +103,7 @@ impl Worker {
                 payload: std::mem::take(&mut assigned.payload),
                 inputs: assigned.inputs.clone(),
                 inline_result: assigned.inline_result,
+                user_priority: assigned.priority.user.saturating_neg(),
             }));
         }
     }

@@ -92,7 +92,7 @@ impl Env {
 
     pub(super) fn join(&mut self, worker: u32, nthreads: u32) {
         let node = NodeId([worker as u8; 32]);
-        let info = WorkerInfo { node, name: format!("worker {worker}"), nthreads, memory_limit: 0 };
+        let info = WorkerInfo { node, name: format!("worker {worker}"), nthreads, ..WorkerInfo::default() };
         self.event(Event::WorkerJoined { worker: WorkerId(worker), info });
     }
 
@@ -191,6 +191,15 @@ fn describe_to_worker(message: &ToWorker) -> String {
         }
         ToWorker::Cancel { task, attempt } => format!("cancel {}#{}", show(*task), attempt.0),
         ToWorker::Free { task } => format!("free {}", show(*task)),
+        ToWorker::Steal { task, attempt } => format!("steal {}#{}", show(*task), attempt.0),
+        ToWorker::Acquire { inputs } => {
+            let inputs: Vec<String> = inputs
+                .iter()
+                .map(|input| format!("{}@{}", show(input.task), show_ids(input.holders.iter().copied())))
+                .collect();
+            format!("acquire {}", inputs.join(" "))
+        }
+        ToWorker::Leave => "leave".into(),
     }
 }
 
@@ -208,6 +217,8 @@ fn describe_to_client(message: &ToClient) -> String {
             format!("finished {}: {nbytes} bytes at {}", show(*task), show_ids(workers.iter().copied()))
         }
         ToClient::Failed { task, failure } => format!("failed {}: {failure}", show(*task)),
+        ToClient::Explained { explanation, .. } => format!("explained: {explanation}"),
+        ToClient::Done { moved, problem, .. } => format!("done: {moved} moved{problem}"),
         ToClient::Recomputing { task } => format!("recomputing {}", show(*task)),
         ToClient::WhoHas { holders, .. } => {
             let held: Vec<String> = holders

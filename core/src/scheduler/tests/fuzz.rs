@@ -2,7 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::env::{Env, failure, spec, task};
-use crate::ids::{Attempt, ClientId, JobId, NodeId, TaskId, WorkerId};
+use crate::ids::{Attempt, ClientId, JobId, TaskId, WorkerId};
 use crate::scheduler::Event;
 use crate::wire::{FromClient, FromWorker, WorkerInfo};
 
@@ -67,7 +67,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         1 => (any_worker(), any::<u32>()).prop_map(|(worker, nthreads)| Event::WorkerJoined {
             worker,
-            info: WorkerInfo { node: NodeId([0; 32]), name: String::new(), nthreads, memory_limit: 0 },
+            info: WorkerInfo { nthreads, ..WorkerInfo::default() },
         }),
         1 => any_worker().prop_map(|worker| Event::WorkerLost { worker }),
         8 => (any_worker(), from_worker()).prop_map(|(worker, message)| Event::FromWorker { worker, message }),

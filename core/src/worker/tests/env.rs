@@ -39,6 +39,8 @@ pub(super) fn assignment(index: u32, inputs: &[(u32, &[u32])]) -> Assignment {
             .collect(),
         priority: Priority { user: 0, submission: 0, order: index },
         inline_result: false,
+        timeout_ms: 0,
+        requirements: None,
     }
 }
 
@@ -162,6 +164,8 @@ fn describe(effect: &Effect) -> String {
             format!("run {}#{} ({inputs})", execution.task.index, execution.attempt.0)
         }
         Effect::Free { task } => format!("free {}", task.index),
+        Effect::Abandon { task, attempt } => format!("abandon {}#{}", task.index, attempt.0),
+        Effect::Leave => "leave".into(),
     }
 }
 
@@ -183,5 +187,13 @@ fn describe_message(message: &FromWorker) -> String {
             format!("missing for {}#{}: {}", task.index, attempt.0, missing.join("; "))
         }
         FromWorker::Replica { task } => format!("replica {}", task.index),
+        FromWorker::StealAnswer { task, attempt, given } => {
+            format!("{} {}#{}", if *given { "gives" } else { "keeps" }, task.index, attempt.0)
+        }
+        FromWorker::Suspended { task, attempt } => format!("suspended {}#{}", task.index, attempt.0),
+        FromWorker::Resumed { task, attempt } => format!("resumed {}#{}", task.index, attempt.0),
+        FromWorker::NotAcquired { task } => format!("not acquired {}", task.index),
+        FromWorker::Status(status) => format!("status paused={}", status.paused),
+        FromWorker::Leaving => "leaving".into(),
     }
 }

@@ -61,7 +61,7 @@ impl World {
                 Effect::Free { task } => {
                     self.store.remove(&task);
                 }
-                Effect::ToScheduler(_) => {}
+                Effect::ToScheduler(_) | Effect::Abandon { .. } | Effect::Leave => {}
             }
         }
     }
