@@ -308,7 +308,8 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
 }
 
 fn spawn_scheduler(host: &ActorHost) -> std::io::Result<Inbox<scheduler_actor::Input>> {
-    let config = scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES };
+    let config =
+        scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES, ..Default::default() };
     let machine = Scheduler::new(config).in_term(TERM).first_job(JobId(rand::random()));
     host.spawn("scheduler", INBOX_FULL, move |_| SchedulerActor::new(machine))
 }

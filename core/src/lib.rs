@@ -7,7 +7,7 @@
 //!
 //! - [`ids`]: the typed ids of everything that crosses a boundary.
 //! - [`spec`]: what a client asks for: one task ([`spec::TaskSpec`]).
-//! - [`graph`]: a named task graph, checked before it is sent.
+//! - [`graph`]: a named task graph, checked before it is sent; [`order`]: the order in which tasks should run.
 //! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
 //! - [`failure`]: why a task has no result; [`explain`]: why it does not run.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
@@ -18,6 +18,7 @@ pub mod failure;
 pub mod fixed;
 pub mod graph;
 pub mod ids;
+pub mod order;
 pub mod registry;
 pub mod scheduler;
 pub mod spec;

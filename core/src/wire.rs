@@ -245,6 +245,15 @@ pub enum SubmitError {
         .0.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>().join(", ")
     )]
     UnknownKinds(Vec<KindInfo>),
+    /// The scheduler keeps no more tasks.
+    #[error(
+        "the scheduler knows {tasks_max} tasks and keeps no more of this client's: wait for some to end before submitting \
+         more"
+    )]
+    TooManyTasks {
+        /// How many tasks it knows at most.
+        tasks_max: u64,
+    },
     /// A task's options are out of their bounds.
     #[error("task {task} cannot be taken: {problem}")]
     BadOptions {

@@ -65,7 +65,7 @@ struct Bench {
 
 impl Bench {
     fn new(workers: u32) -> Bench {
-        let scheduler = Scheduler::new(Config { kinds: work::kinds(), allowed_failures: 3 });
+        let scheduler = Scheduler::new(Config { kinds: work::kinds(), ..Config::default() });
         let mut bench = Bench {
             scheduler,
             effects: Effects::default(),

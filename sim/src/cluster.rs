@@ -632,7 +632,8 @@ impl Cluster {
 }
 
 fn new_scheduler(plan: &Plan, era: u32) -> Scheduler {
-    let config = scheduler::Config { kinds: work::kinds(), allowed_failures: plan.allowed_failures };
+    let config =
+        scheduler::Config { kinds: work::kinds(), allowed_failures: plan.allowed_failures, ..Default::default() };
     Scheduler::new(config).in_term(Term(u64::from(era)))
 }
 

@@ -86,7 +86,7 @@ impl Drive {
     fn new() -> Drive {
         let kind = KindInfo { kind: KIND, name: "bench::noop".into(), signature: "() -> u32".into() };
         Drive {
-            machine: Scheduler::new(Config { kinds: vec![kind], allowed_failures: 3 }),
+            machine: Scheduler::new(Config { kinds: vec![kind], ..Config::default() }),
             effects: Effects::default(),
             inbox: VecDeque::new(),
             now: 0,

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{JobId, TaskId};
+use crate::spec::Resources;
 
 use super::Scheduler;
+use super::classes::ClassId;
 use super::pool::{Room, Slot};
-use super::record::{Job, QueuedAt, Record, State};
+use super::record::{Job, Phase, QueuedAt, Record, State};
 use super::view::StateCounts;
 
 /// What the records say of the queues and the workers, added up.
@@ -18,12 +20,18 @@ struct Sums {
     processing: BTreeMap<Slot, usize>,
     held: BTreeMap<Slot, (usize, u64)>,
     occupancy_us: BTreeMap<Slot, u64>,
+    /// How many were sent ahead, are suspended, are asked back.
+    phases: BTreeMap<Slot, (usize, usize, usize)>,
+    used: BTreeMap<Slot, Resources>,
+    classes: BTreeMap<ClassId, u64>,
+    queued_in: BTreeMap<ClassId, usize>,
 }
 
 impl Scheduler {
     /// Panics if the machine's records contradict each other. Costs a pass over everything.
     pub fn check_invariants(&self) {
         assert!(self.ready.is_empty() && self.loose.is_empty() && self.roomy.is_empty(), "an event was not ended");
+        assert!(self.ahead.is_empty() && self.ahead_roomy.is_empty(), "an event was not ended");
         assert!(self.bytes_at.iter().all(|bytes| *bytes == 0));
         let mut sums = Sums::default();
         for (id, job) in self.jobs.iter() {
@@ -34,12 +42,42 @@ impl Scheduler {
         self.check_workers(&sums);
         assert_eq!(self.roots.len(), sums.roots, "the roots' queue is counted wrongly");
         assert_eq!(self.parked.len(), sums.parked, "the parked tasks are counted wrongly");
-        if sums.parked > 0 {
-            assert!(self.pool.is_empty(), "tasks wait for a worker and there is one");
-        }
+        assert_eq!(
+            self.live,
+            self.jobs.iter().map(|(_, job)| job.len() as u64).sum::<u64>(),
+            "tasks are counted wrongly"
+        );
         if sums.roots > 0 || !sums.queued.is_empty() {
             for (_, worker) in self.pool.iter() {
                 assert!(worker.room() >= Room::Open, "worker {:?} has room and tasks are queued", worker.id);
+            }
+        }
+        self.check_classes(&sums);
+        self.moves.check();
+        for (task, to) in self.moves.iter() {
+            assert!(
+                self.jobs.get(task).is_some_and(|record| record.state.is_memory()),
+                "{task} is copied and not there"
+            );
+            assert!(self.pool.get(to).is_some(), "{task} is copied to a worker that is gone");
+        }
+    }
+
+    fn check_classes(&self, sums: &Sums) {
+        self.classes.check(&sums.classes);
+        for (id, class) in self.classes.iter() {
+            assert_eq!(class.queue.len(), sums.queued_in.get(&id).copied().unwrap_or(0), "{id:?}: queue");
+            if class.queue.is_empty() {
+                continue;
+            }
+            assert!(!class.eligible().is_empty(), "{id:?} has a queue and no workers");
+            for worker in class.eligible().iter().filter_map(|slot| self.pool.get(*slot)) {
+                let has_left = worker.has_left(&class.requirements.resources);
+                assert!(
+                    worker.room() == Room::Full || !has_left,
+                    "worker {:?} could run what {id:?} queues",
+                    worker.id
+                );
             }
         }
     }
@@ -77,6 +115,9 @@ impl Scheduler {
 
     fn check_record(&self, task: TaskId, job: &Job, record: &Record, sums: &mut Sums) {
         assert!(record.is_needed() || record.dependents_live > 0, "{task} should have been forgotten");
+        if record.class != ClassId::ANY {
+            *sums.classes.entry(record.class).or_default() += 1;
+        }
         let not_there = record
             .inputs
             .iter()
@@ -99,6 +140,11 @@ impl Scheduler {
                         *sums.queued.entry(*slot).or_default() += 1;
                         self.pool.get(*slot).map(|worker| &worker.queue)
                     }
+                    QueuedAt::Class(class) => {
+                        assert_eq!(*class, record.class, "{task} is queued with another class");
+                        *sums.queued_in.entry(*class).or_default() += 1;
+                        self.classes.get(*class).map(|class| &class.queue)
+                    }
                 };
                 // Looking an entry up in a long queue would make the check quadratic.
                 if let Some(queue) = queue.filter(|queue| queue.len() < 50) {
@@ -107,14 +153,22 @@ impl Scheduler {
             }
             State::NoWorker => {
                 assert_eq!(not_there, 0, "{task} is parked without its inputs");
+                let eligible = self.classes.get(record.class).map_or(self.pool.len(), |class| class.eligible().len());
+                assert_eq!(eligible, 0, "{task} waits for a worker and there is one");
                 sums.parked += 1;
             }
-            State::Processing { worker, position, expected_us } => {
-                assert_eq!(not_there, 0, "{task} is processed without its inputs");
+            State::Processing { worker, position, expected_us, phase } => {
+                self.check_phase(task, job, record, *worker, *phase, not_there, sums);
                 let at = self.pool.get(*worker).and_then(|worker| worker.processing.get(*position as usize));
                 assert_eq!(at, Some(&task), "{task} is not where it is processed");
                 *sums.processing.entry(*worker).or_default() += 1;
                 *sums.occupancy_us.entry(*worker).or_default() += u64::from(*expected_us);
+                if let Some(class) = self.classes.get(record.class) {
+                    let used = sums.used.entry(*worker).or_default();
+                    for (name, needed) in &class.requirements.resources {
+                        used.entry(name.clone()).or_default().0 += needed.0;
+                    }
+                }
             }
             State::Memory { nbytes, holders } => {
                 assert!(record.is_needed(), "{task} is kept for nobody");
@@ -137,12 +191,50 @@ impl Scheduler {
         );
     }
 
+    fn check_phase(
+        &self,
+        task: TaskId,
+        job: &Job,
+        record: &Record,
+        slot: Slot,
+        phase: Phase,
+        not_there: u32,
+        sums: &mut Sums,
+    ) {
+        let phases = sums.phases.entry(slot).or_default();
+        match phase {
+            Phase::Ahead { unfinished } => {
+                phases.0 += 1;
+                assert_eq!(not_there, unfinished, "{task} was sent ahead of something else");
+                for input in &record.inputs {
+                    let is_fit = match job.get(*input).map(|record| &record.state) {
+                        Some(State::Memory { .. }) => true,
+                        Some(State::Processing { worker, .. }) => *worker == slot,
+                        _ => false,
+                    };
+                    assert!(is_fit, "{task} was sent ahead of {input}, which is not computed there");
+                }
+            }
+            Phase::Suspended => phases.1 += 1,
+            Phase::Asked => phases.2 += 1,
+            Phase::Sent | Phase::Begun => {}
+        }
+        if !matches!(phase, Phase::Ahead { .. }) {
+            assert_eq!(not_there, 0, "{task} is processed without its inputs");
+        }
+    }
+
     fn check_workers(&self, sums: &Sums) {
         for (slot, worker) in self.pool.iter() {
             let id = worker.id;
             assert_eq!(worker.queue.len(), sums.queued.get(&slot).copied().unwrap_or(0), "{id:?}: queue");
             assert_eq!(worker.processing.len(), sums.processing.get(&slot).copied().unwrap_or(0), "{id:?}: processing");
             assert_eq!(worker.occupancy_us, sums.occupancy_us.get(&slot).copied().unwrap_or(0), "{id:?}: occupancy");
+            assert_eq!(worker.phases(), sums.phases.get(&slot).copied().unwrap_or_default(), "{id:?}: phases");
+            assert_eq!(*worker.used(), sums.used.get(&slot).cloned().unwrap_or_default(), "{id:?}: resources");
+            for (name, used) in worker.used() {
+                assert!(worker.info.resources.get(name).is_some_and(|total| total >= used), "{id:?}: too much {name}");
+            }
             let (outputs, nbytes) = sums.held.get(&slot).copied().unwrap_or_default();
             assert_eq!(worker.held_live, outputs, "{id:?}: outputs");
             assert_eq!(self.has_what(id).len(), outputs, "{id:?}: list of outputs");

@@ -27,12 +27,18 @@
 //! - `transitions`: what follows when a task's state changes; `place`: which worker gets what.
 //! - `invariants`: what must hold between events.
 
+mod admit;
+mod ahead;
+mod classes;
+mod explain;
 mod invariants;
 mod kinds;
+mod moves;
 mod place;
 mod pool;
 mod queue;
 mod record;
+mod steal;
 mod submit;
 mod transitions;
 pub mod view;
@@ -48,7 +54,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ClientId, JobId, TaskId, Term, Time, WorkerId};
 use crate::wire::{FromClient, FromWorker, KindInfo, ToClient, ToWorker, WorkerInfo};
 
+use self::admit::Kept;
+use self::classes::Classes;
 use self::kinds::Kinds;
+use self::moves::Moves;
 use self::pool::{Pool, Slot};
 use self::queue::ReadyQueue;
 use self::record::Jobs;
@@ -116,6 +125,28 @@ pub struct Config {
     pub kinds: Vec<KindInfo>,
     /// How many workers may be lost while they run a task before the task is given up.
     pub allowed_failures: u32,
+    /// How much work each of a worker's threads is given in advance, in microseconds, going by what tasks of its kind have
+    /// taken so far: the saturation. More hides longer round trips, less leaves more to decide.
+    pub saturation_us: u64,
+    /// How many tasks are known at a time before further submissions wait; 0 for no limit.
+    pub tasks_max: u64,
+    /// Whether a task may be sent to the worker that computes its inputs before they are there.
+    pub send_ahead: bool,
+    /// Whether idle workers are given what waits at busy ones.
+    pub stealing: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            kinds: Vec::new(),
+            allowed_failures: 3,
+            saturation_us: 10_000,
+            tasks_max: 0,
+            send_ahead: true,
+            stealing: true,
+        }
+    }
 }
 
 impl Effects {
@@ -132,8 +163,18 @@ impl Effects {
 #[derive(Debug)]
 pub struct Scheduler {
     term: Term,
+    /// The time of the last event. It does not run backwards.
+    now: Time,
     kinds: Kinds,
+    classes: Classes,
     allowed_failures: u32,
+    tasks_max: u64,
+    may_send_ahead: bool,
+    may_steal: bool,
+    /// How many tasks are known.
+    live: u64,
+    /// What came beyond `tasks_max`, by client.
+    kept: BTreeMap<ClientId, Kept>,
     /// The connected clients and their jobs.
     clients: BTreeMap<ClientId, Vec<JobId>>,
     jobs: Jobs,
@@ -150,6 +191,16 @@ pub struct Scheduler {
     loose: Vec<TaskId>,
     /// Workers that may have got room in this event.
     roomy: Vec<Slot>,
+    /// Tasks that were sent in this event, and where: what depends on them may follow. Empty between events, like the next.
+    ahead: Vec<(TaskId, Slot)>,
+    /// Workers that have got room for tasks ahead of their inputs.
+    ahead_roomy: Vec<Slot>,
+    /// The copies that are being made, and who is about to leave.
+    moves: Moves,
+    /// Nothing is stolen before this time.
+    steal_at: Time,
+    /// Where the next sample of eligible workers begins.
+    cursor: usize,
     /// Bytes of a task's inputs by worker slot; all zero between uses.
     bytes_at: Vec<u64>,
     /// Events since the last check of the invariants.
@@ -162,17 +213,29 @@ impl Scheduler {
     pub fn new(config: Config) -> Scheduler {
         Scheduler {
             term: Term::default(),
+            now: Time::default(),
             kinds: Kinds::new(config.kinds),
+            classes: Classes::default(),
             allowed_failures: config.allowed_failures,
+            tasks_max: config.tasks_max,
+            may_send_ahead: config.send_ahead,
+            may_steal: config.stealing,
+            live: 0,
+            kept: BTreeMap::new(),
             clients: BTreeMap::new(),
             jobs: Jobs::default(),
-            pool: Pool::default(),
+            pool: Pool::new(config.saturation_us.max(1)),
             roots: ReadyQueue::default(),
             parked: ReadyQueue::default(),
             submission: 0,
             ready: Vec::new(),
             loose: Vec::new(),
             roomy: Vec::new(),
+            ahead: Vec::new(),
+            ahead_roomy: Vec::new(),
+            moves: Moves::default(),
+            steal_at: Time::default(),
+            cursor: 0,
             bytes_at: Vec::new(),
             #[cfg(debug_assertions)]
             unchecked: 0,
@@ -192,7 +255,8 @@ impl Scheduler {
 
     /// Takes an event and appends what is to be done because of it. The cost of a task's event does not depend on how
     /// many tasks and workers there are.
-    pub fn handle(&mut self, _now: Time, event: Event, effects: &mut Effects) {
+    pub fn handle(&mut self, now: Time, event: Event, effects: &mut Effects) {
+        self.now = self.now.max(now);
         match event {
             Event::Tick => {}
             Event::WorkerJoined { worker, info } => self.on_worker_joined(worker, info, effects),
@@ -205,6 +269,10 @@ impl Scheduler {
         self.settle(effects);
         self.place_ready(effects);
         self.fill(effects);
+        self.take_kept(effects);
+        self.send_ahead(effects);
+        self.steal(effects);
+        self.let_retired_go(effects);
         #[cfg(debug_assertions)]
         self.check_sometimes();
     }

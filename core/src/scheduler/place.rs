@@ -1,18 +1,26 @@
 //! Which worker gets what.
 
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
 use crate::ids::TaskId;
 use crate::wire::{Assignment, InputAt, Priority, ToWorker};
 
+use super::classes::ClassId;
 use super::pool::{Room, Slot};
-use super::record::{QueuedAt, State};
+use super::record::{Phase, QueuedAt, State};
 use super::transitions::is_queued;
 use super::{Effects, Scheduler};
 
 /// What it costs to fetch an input, in microseconds, apart from its bytes.
-const FETCH_US: u64 = 200;
+pub(super) const FETCH_US: u64 = 200;
 
 /// How many bytes are fetched in a microsecond, taken low so that data is moved only where that pays.
-const FETCH_BYTES_PER_US: u64 = 500;
+pub(super) const FETCH_BYTES_PER_US: u64 = 500;
+
+/// How many eligible workers, inputs and holders are looked at when a task with requirements is placed.
+const LOOKED_AT_MAX: usize = 16;
 
 impl Scheduler {
     /// Gives each task that has become ready to a worker, or puts it into a queue.
@@ -33,6 +41,9 @@ impl Scheduler {
             return;
         }
         let priority = record.priority;
+        if record.class != ClassId::ANY {
+            return self.place_restricted(task, effects);
+        }
         if self.pool.is_empty() {
             self.jobs.set_state(task, State::NoWorker);
             self.parked.push(priority, task);
@@ -62,6 +73,95 @@ impl Scheduler {
         has_room && self.first_root().is_none_or(|(root, _)| priority.user <= root.user)
     }
 
+    /// Gives a task with requirements to one of the workers that have them, or puts it into its class's queue.
+    fn place_restricted(&mut self, task: TaskId, effects: &mut Effects) {
+        let Some((class_id, priority)) = self.jobs.get(task).map(|record| (record.class, record.priority)) else {
+            return;
+        };
+        let is_eligible_anywhere = self.classes.get(class_id).is_some_and(|class| !class.eligible().is_empty());
+        if !is_eligible_anywhere {
+            self.jobs.set_state(task, State::NoWorker);
+            self.parked.push(priority, task);
+            return;
+        }
+        let comes_first = self.first_queued_in(class_id).is_none_or(|(first, _)| priority < first);
+        match self.best_eligible(task, class_id) {
+            Some(slot) if comes_first => self.assign(task, slot, effects),
+            may_go => {
+                self.jobs.set_state(task, State::Queued { at: QueuedAt::Class(class_id) });
+                if let Some(class) = self.classes.get_mut(class_id) {
+                    class.queue.push(priority, task);
+                }
+                self.classes.queue_changed(class_id);
+                self.roomy.extend(may_go);
+            }
+        }
+    }
+
+    /// The eligible worker with room and resources left that has to fetch the fewest bytes, then the least busy. Of many,
+    /// those that hold inputs and a sample are looked at.
+    fn best_eligible(&mut self, task: TaskId, class_id: ClassId) -> Option<Slot> {
+        let job = self.jobs.job(task.job)?;
+        let record = job.get(task.index)?;
+        let class = self.classes.get(class_id)?;
+        let needs = &class.requirements.resources;
+        let eligible = class.eligible();
+        let mut there: SmallVec<[(Slot, u64); 8]> = SmallVec::new();
+        for input in record.inputs.iter().take(LOOKED_AT_MAX) {
+            let Some(State::Memory { nbytes, holders }) = job.get(*input).map(|record| &record.state) else { continue };
+            for holder in holders.iter().take(LOOKED_AT_MAX) {
+                match there.iter().position(|entry| entry.0 == *holder) {
+                    Some(at) => there[at].1 = there[at].1.saturating_add(*nbytes),
+                    None if there.len() < LOOKED_AT_MAX => there.push((*holder, *nbytes)),
+                    None => {}
+                }
+            }
+        }
+        self.cursor = self.cursor.wrapping_add(LOOKED_AT_MAX);
+        let sampled = (0..eligible.len().min(LOOKED_AT_MAX))
+            .filter_map(|step| eligible.get((self.cursor.wrapping_add(step)) % eligible.len()).copied());
+        let is_small = eligible.len() <= LOOKED_AT_MAX;
+        let holding = there.iter().map(|entry| entry.0).filter(|slot| !is_small && class.is_eligible(*slot));
+        let bytes_at = |slot: Slot| there.iter().find(|entry| entry.0 == slot).map_or(0, |entry| entry.1);
+        sampled
+            .chain(holding)
+            .filter_map(|slot| self.pool.get(slot).map(|worker| (slot, worker)))
+            .filter(|(_, worker)| worker.room() != Room::Full && worker.has_left(needs))
+            .min_by_key(|(slot, worker)| (u64::MAX - bytes_at(*slot), worker.wait_us(), *slot))
+            .map(|found| found.0)
+    }
+
+    fn first_queued_in(&mut self, class_id: ClassId) -> Option<(Priority, TaskId)> {
+        let jobs = &self.jobs;
+        self.classes.get_mut(class_id)?.queue.peek(|task| is_queued(jobs, QueuedAt::Class(class_id), task))
+    }
+
+    /// Of the classes whose tasks this worker could run now, the one with the first task.
+    fn first_class_for(&mut self, slot: Slot) -> Option<(Priority, ClassId)> {
+        let waiting: SmallVec<[ClassId; 8]> = self.classes.waiting().collect();
+        let mut best = None;
+        for class_id in waiting {
+            let may_run = self.pool.get(slot).zip(self.classes.get(class_id)).is_some_and(|(worker, class)| {
+                class.is_eligible(slot) && worker.has_left(&class.requirements.resources)
+            });
+            if may_run && let Some((priority, _)) = self.first_queued_in(class_id) {
+                best = match best {
+                    Some(found) if found <= (priority, class_id) => Some(found),
+                    _ => Some((priority, class_id)),
+                };
+            }
+        }
+        best
+    }
+
+    fn take_from_class(&mut self, class_id: ClassId) -> Option<TaskId> {
+        let jobs = &self.jobs;
+        let class = self.classes.get_mut(class_id)?;
+        let entry = class.queue.pop(|task| is_queued(jobs, QueuedAt::Class(class_id), task));
+        self.classes.queue_changed(class_id);
+        entry.map(|entry| entry.1)
+    }
+
     fn first_root(&mut self) -> Option<(Priority, TaskId)> {
         let jobs = &self.jobs;
         self.roots.peek(|task| is_queued(jobs, QueuedAt::Roots, task))
@@ -80,7 +180,7 @@ impl Scheduler {
         if self.bytes_at.len() < self.pool.slots_len() {
             self.bytes_at.resize(self.pool.slots_len(), 0);
         }
-        let mut candidates: smallvec::SmallVec<[Slot; 8]> = smallvec::SmallVec::new();
+        let mut candidates: SmallVec<[Slot; 8]> = SmallVec::new();
         let mut total: u64 = 0;
         for input in &record.inputs {
             let Some(State::Memory { nbytes, holders }) = job.get(*input).map(|record| &record.state) else { continue };
@@ -99,9 +199,14 @@ impl Scheduler {
         let pool = &self.pool;
         let there = |slot: Slot| bytes_at.get(slot.0 as usize).copied().unwrap_or(0);
         let wait_us = |slot: Slot| pool.get(slot).map_or(u64::MAX, |worker| worker.wait_us());
-        let best =
-            candidates.iter().copied().min_by_key(|slot| (total.saturating_sub(there(*slot)), wait_us(*slot), *slot));
+        // One that is paused or about to leave is taken only if there is no other; then somebody else will get it.
+        let is_closed = |slot: Slot| pool.get(slot).is_none_or(|worker| !worker.is_open());
+        let best = candidates
+            .iter()
+            .copied()
+            .min_by_key(|slot| (is_closed(*slot), total.saturating_sub(there(*slot)), wait_us(*slot), *slot));
         let to_move = best.map_or(0, |slot| total.saturating_sub(there(slot)));
+        let is_best_closed = best.is_some_and(is_closed);
         for slot in candidates {
             if let Some(at) = self.bytes_at.get_mut(slot.0 as usize) {
                 *at = 0;
@@ -114,9 +219,12 @@ impl Scheduler {
         {
             // All inputs may have to move, where the best worker would have fetched only some.
             let fetch_us = FETCH_US + total.saturating_sub(to_move) / FETCH_BYTES_PER_US;
-            if fetch_us < wait_us {
+            if fetch_us < wait_us || is_best_closed {
                 return Some(idle);
             }
+        }
+        if is_best_closed {
+            return self.pool.least_busy(Room::Open).or(Some(best));
         }
         Some(best)
     }
@@ -145,10 +253,17 @@ impl Scheduler {
         }
     }
 
-    /// Takes the next task for a worker out of the queues: its own, the roots, another's.
+    /// Takes the next task for a worker out of the queues: its own, the roots, another's; or what is restricted to workers
+    /// such as this one, if that comes before them.
     fn next_for(&mut self, slot: Slot) -> Option<TaskId> {
         let own = self.first_queued_at(slot);
         let root = self.first_root();
+        if let Some((priority, class)) = self.first_class_for(slot) {
+            let comes_after = |other: Option<(Priority, TaskId)>| other.is_none_or(|(other, _)| priority < other);
+            if comes_after(own) && comes_after(root) {
+                return self.take_from_class(class);
+            }
+        }
         match (own, root) {
             (Some((own, _)), Some((root, _))) if root.user < own.user => self.take_root(),
             (Some(_), _) => self.take_from(slot),
@@ -181,9 +296,15 @@ impl Scheduler {
     }
 
     /// Sends a task to a worker, under a new attempt. The task is in no queue any more.
-    fn assign(&mut self, task: TaskId, slot: Slot, effects: &mut Effects) {
+    pub(super) fn assign(&mut self, task: TaskId, slot: Slot, effects: &mut Effects) {
+        self.send(task, slot, 0, effects);
+    }
+
+    /// Sends a task to a worker, under a new attempt, when `unfinished` of its input edges are still being computed there.
+    pub(super) fn send(&mut self, task: TaskId, slot: Slot, unfinished: u32, effects: &mut Effects) {
         let Some(job) = self.jobs.job_mut(task.job) else { return };
         let Some(record) = job.get(task.index) else { return };
+        let Some(worker_id) = self.pool.get(slot).map(|worker| worker.id) else { return };
         let inputs = record
             .inputs
             .iter()
@@ -193,13 +314,17 @@ impl Scheduler {
                     nbytes: *nbytes,
                     holders: holders.iter().filter_map(|slot| self.pool.get(*slot).map(|worker| worker.id)).collect(),
                 },
-                // Cannot be: but a worker that is told of no holder says so, and then the input is looked at again.
-                _ => InputAt { task: TaskId::new(task.job, *input), nbytes: 0, holders: Default::default() },
+                // Computed by the receiver itself, which was told of it before.
+                _ => InputAt {
+                    task: TaskId::new(task.job, *input),
+                    nbytes: 0,
+                    holders: [worker_id].into_iter().collect(),
+                },
             })
             .collect();
         let Some(record) = job.get_mut(task.index) else { return };
-        let Some(worker_id) = self.pool.get(slot).map(|worker| worker.id) else { return };
         record.attempt.0 = record.attempt.0.wrapping_add(1);
+        let class = self.classes.get(record.class);
         let assignment = Assignment {
             task,
             attempt: record.attempt,
@@ -208,12 +333,20 @@ impl Scheduler {
             inputs,
             priority: record.priority,
             inline_result: record.wanted,
-            timeout_ms: 0,
-            requirements: None,
+            timeout_ms: record.timeout_ms,
+            requirements: class.map(|class| Arc::clone(&class.requirements)),
         };
+        if let Some((class, worker)) = class.zip(self.pool.get_mut(slot)) {
+            worker.take_resources(&class.requirements.resources);
+        }
         let expected_us = self.kinds.expected_us(record.kind);
-        let position = self.pool.begin(slot, task, expected_us);
-        job.set_state(task.index, State::Processing { worker: slot, position, expected_us });
+        let has_dependents = record.dependents_live > 0;
+        let phase = if unfinished > 0 { Phase::Ahead { unfinished } } else { Phase::Sent };
+        let position = self.pool.begin(slot, task, expected_us, phase, self.now);
+        job.set_state(task.index, State::Processing { worker: slot, position, expected_us, phase });
         effects.tell_worker(worker_id, ToWorker::Compute(assignment));
+        if has_dependents {
+            self.ahead.push((task, slot));
+        }
     }
 }

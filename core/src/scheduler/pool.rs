@@ -1,24 +1,24 @@
 //! The registered workers: what each one runs, holds and queues, and which of them has room.
 //!
-//! A worker is told as much work as keeps its threads busy for [`IN_FLIGHT_US`], going by the measured mean duration of
+//! A worker is told as much work as keeps its threads busy for `saturation_us`, going by the measured mean duration of
 //! each kind, and one task more than it has threads at least, so that a thread that gets free finds the next task
-//! there. What is beyond that stays at the scheduler, where it can still go to another worker.
+//! there. What is beyond that stays at the scheduler, where it can still go to another worker. Tasks that are sent ahead
+//! of their inputs are counted apart, up to the same bounds: until their inputs are there they keep no thread busy. Suspended
+//! tasks are not counted. A worker that is paused or about to leave has no room, whatever it does.
 //!
 //! Every worker is in one class by its room. Choosing among many looks at [`SAMPLE`] of the best class, so that the
 //! cost of placing a task does not grow with the number of workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::ids::{TaskId, WorkerId};
-use crate::wire::WorkerInfo;
+use crate::ids::{TaskId, Time, WorkerId};
+use crate::spec::{Amount, Resources};
+use crate::wire::{WorkerInfo, WorkerStatus};
 
 use super::queue::ReadyQueue;
+use super::record::Phase;
 
-/// How much work a thread is given in advance, in microseconds. Long against a round trip (some 100 us), short against
-/// what a person notices when work has to be moved.
-pub(super) const IN_FLIGHT_US: u64 = 10_000;
-
-/// How many tasks a thread is given in advance at most, however short they are.
+/// How many tasks a thread is given in advance at most, however short they are; and as many again ahead of their inputs.
 const IN_FLIGHT_TASKS_MAX: u64 = 1_000;
 
 /// How long a task of a kind that was never run is taken to run, in microseconds: two of them fill a thread.
@@ -58,8 +58,26 @@ pub(super) struct PoolWorker {
     nthreads: u32,
     /// All and only the tasks in state processing here. A record knows its position.
     pub(super) processing: Vec<TaskId>,
+    /// How many of `processing` were sent ahead of their inputs, and their expected durations, added up.
+    ahead: usize,
+    ahead_us: u64,
+    /// How many of `processing` wait for tasks that they have submitted themselves. These are expected to take no time.
+    suspended: usize,
+    /// How many of `processing` are asked back.
+    pub(super) asked: usize,
     /// The expected durations of `processing`, added up.
     pub(super) occupancy_us: u64,
+    /// When a task last began to be processed by an idle worker, or ended here.
+    pub(super) progress_at: Time,
+    /// What it last said of itself.
+    pub(super) status: WorkerStatus,
+    /// Whether it is about to leave.
+    pub(super) is_retiring: bool,
+    /// How much of its resources is in use.
+    used: Resources,
+    /// Tasks whose inputs are computed here, and that could not be sent ahead for want of room; some may not wait any
+    /// more.
+    pub(super) ahead_later: VecDeque<TaskId>,
     /// Tasks whose inputs are mostly here and that wait for room.
     pub(super) queue: ReadyQueue,
     /// Every output that has come here; those that have gone are weeded out when they are the most.
@@ -79,14 +97,26 @@ impl PoolWorker {
         self.room
     }
 
-    fn measure_room(&self) -> Room {
-        let in_flight = self.processing.len() as u64;
+    /// How many tasks its threads have to do, or will have as soon as they get free.
+    pub(super) fn in_flight(&self) -> usize {
+        self.processing.len() - self.ahead - self.suspended
+    }
+
+    pub(super) fn nthreads(&self) -> u32 {
+        self.nthreads
+    }
+
+    fn measure_room(&self, saturation_us: u64) -> Room {
+        let in_flight = self.in_flight() as u64;
         let nthreads = u64::from(self.nthreads);
-        if in_flight < nthreads {
+        let in_flight_us = self.occupancy_us - self.ahead_us;
+        if self.status.paused || self.is_retiring {
+            Room::Full
+        } else if in_flight < nthreads {
             Room::Idle
         } else if in_flight == nthreads {
             Room::Low
-        } else if self.occupancy_us < IN_FLIGHT_US * nthreads && in_flight < IN_FLIGHT_TASKS_MAX * nthreads {
+        } else if in_flight_us < saturation_us * nthreads && in_flight < IN_FLIGHT_TASKS_MAX * nthreads {
             Room::Open
         } else {
             Room::Full
@@ -96,6 +126,76 @@ impl PoolWorker {
     /// How long the work in flight will take, in microseconds.
     pub(super) fn wait_us(&self) -> u64 {
         self.occupancy_us / u64::from(self.nthreads)
+    }
+
+    fn enter_phase(&mut self, phase: Phase, expected_us: u32) {
+        let expected_us = u64::from(expected_us);
+        self.occupancy_us += expected_us;
+        match phase {
+            Phase::Ahead { .. } => {
+                self.ahead += 1;
+                self.ahead_us += expected_us;
+            }
+            Phase::Suspended => self.suspended += 1,
+            Phase::Asked => self.asked += 1,
+            Phase::Sent | Phase::Begun => {}
+        }
+    }
+
+    fn leave_phase(&mut self, phase: Phase, expected_us: u32) {
+        let expected_us = u64::from(expected_us);
+        self.occupancy_us -= expected_us;
+        match phase {
+            Phase::Ahead { .. } => {
+                self.ahead -= 1;
+                self.ahead_us -= expected_us;
+            }
+            Phase::Suspended => self.suspended -= 1,
+            Phase::Asked => self.asked -= 1,
+            Phase::Sent | Phase::Begun => {}
+        }
+    }
+
+    /// How many of its tasks are in each phase that is counted: sent ahead, suspended, asked back.
+    pub(super) fn phases(&self) -> (usize, usize, usize) {
+        (self.ahead, self.suspended, self.asked)
+    }
+
+    /// Whether it may be given work at all.
+    pub(super) fn is_open(&self) -> bool {
+        !self.status.paused && !self.is_retiring
+    }
+
+    /// How much of a resource is not in use.
+    pub(super) fn left(&self, resource: &str) -> Amount {
+        let amount = |of: &Resources| of.get(resource).map_or(0, |amount| amount.0);
+        Amount(amount(&self.info.resources).saturating_sub(amount(&self.used)))
+    }
+
+    /// Whether so much is not in use.
+    pub(super) fn has_left(&self, needs: &Resources) -> bool {
+        needs.iter().all(|(name, needed)| self.left(name) >= *needed)
+    }
+
+    /// A task that needs so much begins.
+    pub(super) fn take_resources(&mut self, needs: &Resources) {
+        for (name, needed) in needs {
+            self.used.entry(name.clone()).or_default().0 += needed.0;
+        }
+    }
+
+    /// A task that needed so much has ended.
+    pub(super) fn give_resources_back(&mut self, needs: &Resources) {
+        for (name, needed) in needs {
+            if let Some(used) = self.used.get_mut(name) {
+                used.0 = used.0.saturating_sub(needed.0);
+            }
+        }
+        self.used.retain(|_, used| used.0 > 0);
+    }
+
+    pub(super) fn used(&self) -> &Resources {
+        &self.used
     }
 
     /// The outputs that came here, some of which may have gone again.
@@ -110,14 +210,20 @@ pub(super) struct Pool {
     slots: Vec<Option<Box<PoolWorker>>>,
     free: Vec<Slot>,
     by_id: BTreeMap<WorkerId, Slot>,
-    /// Idle, low and open workers; the full ones are in no list.
-    rooms: [Vec<Slot>; 3],
+    /// How much work a thread is given in advance, in microseconds.
+    saturation_us: u64,
+    /// Idle, low, open and full workers.
+    rooms: [Vec<Slot>; 4],
     /// All and only the workers with tasks in their queue.
     with_queue: Vec<Slot>,
     cursor: usize,
 }
 
 impl Pool {
+    pub(super) fn new(saturation_us: u64) -> Pool {
+        Pool { saturation_us, ..Pool::default() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -148,7 +254,7 @@ impl Pool {
         self.by_id.values().filter_map(|slot| self.get(*slot).map(|worker| (*slot, worker)))
     }
 
-    pub(super) fn insert(&mut self, id: WorkerId, info: WorkerInfo) -> Slot {
+    pub(super) fn insert(&mut self, id: WorkerId, info: WorkerInfo, now: Time) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             Slot(self.slots.len() as u32 - 1)
@@ -160,15 +266,25 @@ impl Pool {
             info,
             nthreads,
             processing: Vec::new(),
+            ahead: 0,
+            ahead_us: 0,
+            suspended: 0,
+            asked: 0,
             occupancy_us: 0,
+            progress_at: now,
+            status: WorkerStatus::default(),
+            is_retiring: false,
+            used: Resources::new(),
+            ahead_later: VecDeque::new(),
             queue: ReadyQueue::default(),
             held: Vec::new(),
             held_live: 0,
             nbytes: 0,
             room: Room::Full,
-            room_position: 0,
+            room_position: self.rooms[Room::Full as usize].len(),
             queue_position: None,
         }));
+        self.rooms[Room::Full as usize].push(slot);
         self.update_room(slot);
         slot
     }
@@ -176,9 +292,6 @@ impl Pool {
     /// Takes a worker out of the choice and gives its last state. The slot is reused only after [`Pool::reuse`].
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Box<PoolWorker>> {
         self.leave_room(slot);
-        if let Some(worker) = self.get_mut(slot) {
-            worker.room = Room::Full;
-        }
         self.leave_queue_list(slot);
         let worker = self.slots.get_mut(slot.0 as usize)?.take()?;
         self.by_id.remove(&worker.id);
@@ -190,27 +303,112 @@ impl Pool {
         self.free.push(slot);
     }
 
-    /// Adds a task to those that a worker runs; gives its position.
-    pub(super) fn begin(&mut self, slot: Slot, task: TaskId, expected_us: u32) -> u32 {
+    /// Adds a task to those that a worker has, ahead of its inputs or not; gives its position.
+    pub(super) fn begin(&mut self, slot: Slot, task: TaskId, expected_us: u32, phase: Phase, now: Time) -> u32 {
         let Some(worker) = self.get_mut(slot) else { return 0 };
+        if worker.in_flight() < worker.nthreads as usize {
+            worker.progress_at = now;
+        }
         worker.processing.push(task);
-        worker.occupancy_us += u64::from(expected_us);
+        worker.enter_phase(phase, expected_us);
         let position = worker.processing.len() as u32 - 1;
         self.update_room(slot);
         position
     }
 
-    /// Takes a task from those that a worker runs; gives the task that has moved to its position.
-    pub(super) fn end(&mut self, slot: Slot, position: u32, expected_us: u32) -> Option<TaskId> {
+    /// Takes a task from those that a worker has; gives the task that has moved to its position.
+    pub(super) fn end(
+        &mut self,
+        slot: Slot,
+        position: u32,
+        expected_us: u32,
+        phase: Phase,
+        now: Time,
+    ) -> Option<TaskId> {
         let worker = self.get_mut(slot)?;
         if position as usize >= worker.processing.len() {
             return None;
         }
+        worker.progress_at = now;
         worker.processing.swap_remove(position as usize);
-        worker.occupancy_us = worker.occupancy_us.saturating_sub(u64::from(expected_us));
+        worker.leave_phase(phase, expected_us);
         let moved = worker.processing.get(position as usize).copied();
         self.update_room(slot);
         moved
+    }
+
+    /// A task that a worker has goes from one phase, in which it was expected to take so long, to another.
+    pub(super) fn change_phase(&mut self, slot: Slot, from: (Phase, u32), to: (Phase, u32)) {
+        let Some(worker) = self.get_mut(slot) else { return };
+        worker.leave_phase(from.0, from.1);
+        worker.enter_phase(to.0, to.1);
+        self.update_room(slot);
+    }
+
+    /// Whether another task may be sent ahead of its inputs.
+    pub(super) fn has_room_ahead(&self, slot: Slot) -> bool {
+        self.get(slot).is_some_and(|worker| {
+            let nthreads = u64::from(worker.nthreads);
+            worker.is_open()
+                && worker.ahead_us < self.saturation_us * nthreads
+                && (worker.ahead as u64) < IN_FLIGHT_TASKS_MAX * nthreads
+        })
+    }
+
+    /// Whether at least half of the room for tasks ahead of their inputs is free.
+    pub(super) fn has_much_room_ahead(&self, slot: Slot) -> bool {
+        self.get(slot).is_some_and(|worker| {
+            let nthreads = u64::from(worker.nthreads);
+            worker.ahead_us * 2 <= self.saturation_us * nthreads
+                && worker.ahead as u64 * 2 <= IN_FLIGHT_TASKS_MAX * nthreads
+        })
+    }
+
+    /// The worker has said how it is. Says whether it has begun or ceased to be paused.
+    pub(super) fn set_status(&mut self, slot: Slot, status: WorkerStatus) -> bool {
+        let Some(worker) = self.get_mut(slot) else { return false };
+        let is_changed = worker.status.paused != status.paused;
+        worker.status = status;
+        self.update_room(slot);
+        is_changed
+    }
+
+    pub(super) fn set_retiring(&mut self, slot: Slot, is_retiring: bool) {
+        let Some(worker) = self.get_mut(slot) else { return };
+        worker.is_retiring = is_retiring;
+        self.update_room(slot);
+    }
+
+    /// An idle worker, the least busy of a sample.
+    pub(super) fn idle(&mut self) -> Option<Slot> {
+        self.sample_room(Room::Idle)
+    }
+
+    /// The worker with the most work waiting behind what its threads do, of a sample of those that may have any.
+    pub(super) fn busiest(&mut self) -> Option<Slot> {
+        [Room::Full, Room::Open].into_iter().find_map(|room| {
+            let list = std::mem::take(&mut self.rooms[room as usize]);
+            let spare = |worker: &PoolWorker| {
+                let is_busy = worker.in_flight() > worker.nthreads as usize && worker.asked == 0;
+                if is_busy { u64::MAX - worker.wait_us() } else { u64::MAX }
+            };
+            let found = self.sample(&list, spare);
+            self.rooms[room as usize] = list;
+            found.filter(|slot| self.get(*slot).is_some_and(|worker| spare(worker) < u64::MAX))
+        })
+    }
+
+    /// Whether some worker is idle, and some other has work waiting, as far as that is known at once.
+    pub(super) fn is_uneven(&self) -> bool {
+        let has = |room: Room| !self.rooms[room as usize].is_empty();
+        has(Room::Idle) && (has(Room::Open) || has(Room::Full))
+    }
+
+    fn sample_room(&mut self, room: Room) -> Option<Slot> {
+        let list = std::mem::take(&mut self.rooms[room as usize]);
+        let found = self.sample(&list, PoolWorker::wait_us);
+        self.rooms[room as usize] = list;
+        found
     }
 
     /// Counts an output as held. The record names the worker from now on.
@@ -275,15 +473,11 @@ impl Pool {
 
     /// A worker with the most room, if any has at least `room`: the least busy of a sample.
     pub(super) fn least_busy(&mut self, room: Room) -> Option<Slot> {
-        for class in 0..=(room as usize).min(2) {
-            if !self.rooms[class].is_empty() {
-                let list = std::mem::take(&mut self.rooms[class]);
-                let found = self.sample(&list, PoolWorker::wait_us);
-                self.rooms[class] = list;
-                return found;
-            }
-        }
-        None
+        [Room::Idle, Room::Low, Room::Open]
+            .into_iter()
+            .take_while(|class| *class <= room)
+            .find(|class| !self.rooms[*class as usize].is_empty())
+            .and_then(|class| self.sample_room(class))
     }
 
     fn sample(&mut self, list: &[Slot], cost: impl Fn(&PoolWorker) -> u64) -> Option<Slot> {
@@ -305,25 +499,23 @@ impl Pool {
 
     fn update_room(&mut self, slot: Slot) {
         let Some(worker) = self.get(slot) else { return };
-        let room = worker.measure_room();
+        let room = worker.measure_room(self.saturation_us);
         if room == worker.room {
             return;
         }
         self.leave_room(slot);
-        let position = self.rooms.get_mut(room as usize).map(|list| {
-            list.push(slot);
-            list.len() - 1
-        });
+        let position = self.rooms[room as usize].len();
+        self.rooms[room as usize].push(slot);
         if let Some(worker) = self.get_mut(slot) {
             worker.room = room;
-            worker.room_position = position.unwrap_or(0);
+            worker.room_position = position;
         }
     }
 
     fn leave_room(&mut self, slot: Slot) {
         let Some(worker) = self.get(slot) else { return };
         let (room, position) = (worker.room, worker.room_position);
-        let Some(list) = self.rooms.get_mut(room as usize) else { return };
+        let list = &mut self.rooms[room as usize];
         list.swap_remove(position);
         if let Some(moved) = list.get(position).copied()
             && let Some(moved) = self.get_mut(moved)
@@ -346,13 +538,11 @@ impl Pool {
     /// Panics if the lists do not agree with the workers.
     pub(super) fn check(&self) {
         let listed: usize = self.rooms.iter().map(Vec::len).sum();
-        let full = self.iter().filter(|(_, worker)| worker.room == Room::Full).count();
-        assert_eq!(listed + full, self.len(), "every worker is in one room");
+        assert_eq!(listed, self.len(), "every worker is in one room");
         for (slot, worker) in self.iter() {
-            if worker.room != Room::Full {
-                assert_eq!(self.rooms[worker.room as usize].get(worker.room_position), Some(&slot));
-            }
-            assert_eq!(worker.room, worker.measure_room(), "worker {:?} is in the wrong room", worker.id);
+            assert_eq!(self.rooms[worker.room as usize].get(worker.room_position), Some(&slot));
+            let room = worker.measure_room(self.saturation_us);
+            assert_eq!(worker.room, room, "worker {:?} is in the wrong room", worker.id);
             assert_eq!(worker.queue.is_empty(), worker.queue_position.is_none());
             if let Some(position) = worker.queue_position {
                 assert_eq!(self.with_queue.get(position), Some(&slot));

@@ -71,6 +71,13 @@ impl ReadyQueue {
         }
     }
 
+    /// The first task, without weeding out what has left the queue.
+    pub(super) fn first(&self, is_queued: impl Fn(TaskId) -> bool) -> Option<TaskId> {
+        let in_run = self.run.iter().copied().find(|entry| is_queued(entry.1));
+        let late = self.late.iter().map(|entry| entry.0).filter(|entry| is_queued(entry.1)).min();
+        in_run.into_iter().chain(late).min().map(|entry| entry.1)
+    }
+
     /// Takes the first task. The caller puts it into another state at once.
     pub(super) fn pop(&mut self, is_queued: impl Fn(TaskId) -> bool) -> Option<Entry> {
         let entry = self.peek(is_queued)?;

@@ -13,6 +13,7 @@ use crate::failure::TaskFailure;
 use crate::ids::{Attempt, ClientId, JobId, TaskId};
 use crate::wire::Priority;
 
+use super::classes::ClassId;
 use super::pool::Slot;
 use super::view::{StateCounts, TaskState};
 
@@ -32,6 +33,24 @@ pub(super) enum QueuedAt {
     Roots,
     /// In the queue of the worker that holds most of its inputs.
     Worker(Slot),
+    /// In the queue of the tasks with the same requirements.
+    Class(ClassId),
+}
+
+/// How far an assigned task is, as far as the scheduler knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Sent before its inputs: `unfinished` of its input edges are not in memory, and the same worker computes each of
+    /// them first.
+    Ahead { unfinished: u32 },
+    /// Sent, with every input in memory; perhaps begun.
+    Sent,
+    /// Asked back, for another worker.
+    Asked,
+    /// It was asked back and had begun.
+    Begun,
+    /// It waits for tasks that it has submitted itself, and does not count against its worker's threads.
+    Suspended,
 }
 
 /// A task's state, with the data that it has in that state only. A forgotten task has no record.
@@ -43,10 +62,10 @@ pub(super) enum State {
     Waiting { unfinished: u32 },
     /// Needed, every input in memory, and no worker has room.
     Queued { at: QueuedAt },
-    /// Needed, every input in memory, and there is no worker at all.
+    /// Needed, every input in memory, and there is no worker that may run it.
     NoWorker,
     /// Assigned under the record's current attempt. `position` is its place in the worker's list.
-    Processing { worker: Slot, position: u32, expected_us: u32 },
+    Processing { worker: Slot, position: u32, expected_us: u32, phase: Phase },
     /// The output is in the stores of these workers; never empty between events.
     Memory { nbytes: u64, holders: SmallVec<[Slot; 2]> },
     /// Failed for good, or because an input did.
@@ -96,6 +115,10 @@ pub(super) struct Record {
     pub(super) priority: Priority,
     /// Index into the scheduler's kinds, or [`KIND_SCATTERED`].
     pub(super) kind: u32,
+    /// What it needs of a worker.
+    pub(super) class: ClassId,
+    /// How long one try may run, in milliseconds; 0 for no limit.
+    pub(super) timeout_ms: u32,
     /// The last attempt that was assigned; 0 if none was.
     pub(super) attempt: Attempt,
     pub(super) retries_left: u16,

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::explain::{Explanation, Why};
+use crate::failure::{FailureCause, TaskFailure};
 use crate::graph::GraphError;
 use crate::ids::{Attempt, ClientId, JobId, KindId, TaskId, WorkerId};
+use crate::order::depth_first;
 use crate::spec::TaskSpec;
 use crate::wire::{FromClient, KindInfo, Priority, ResultAt, SubmitError, ToClient};
 
+use super::classes::{self, ClassId};
 use super::pool::{NBYTES_MAX, Slot};
 use super::record::{Job, KIND_SCATTERED, QueuedAt, Record, State};
 use super::{Effects, Scheduler};
@@ -26,6 +28,8 @@ impl Scheduler {
     }
 
     pub(super) fn on_client_lost(&mut self, client: ClientId, effects: &mut Effects) {
+        self.kept.remove(&client);
+        self.drop_requests(client);
         for job in self.clients.remove(&client).unwrap_or_default() {
             self.close_job(job, effects);
         }
@@ -39,6 +43,9 @@ impl Scheduler {
         };
         for index in indices {
             self.transition(TaskId::new(job_id, index), State::Released, effects);
+            let class = self.jobs.get(TaskId::new(job_id, index)).map_or(ClassId::ANY, |record| record.class);
+            self.classes.leave(class);
+            self.live -= 1;
         }
         self.jobs.close(job_id);
     }
@@ -51,16 +58,15 @@ impl Scheduler {
                 jobs.push(job);
                 effects.tell_client(client, ToClient::JobOpened { token, job, term: self.term });
             }
-            FromClient::Submit { job, token, kinds, tasks } => {
-                match self.check_submission(client, job, &kinds, &tasks) {
-                    Err(error) => effects.tell_client(client, ToClient::Rejected { token, error }),
-                    Ok(kinds) => {
-                        effects.tell_client(client, ToClient::Accepted { token });
-                        self.take_submission(job, tasks, &kinds, effects);
+            FromClient::Submit { .. } | FromClient::Scattered { .. } => {
+                match self.keep_for_later(client, message, effects) {
+                    Some(FromClient::Submit { job, token, kinds, tasks }) => {
+                        self.on_submit(client, job, token, &kinds, tasks, effects);
                     }
+                    Some(FromClient::Scattered { job, values }) => self.on_scattered(client, job, values, effects),
+                    _ => {}
                 }
             }
-            FromClient::Scattered { job, values } => self.on_scattered(client, job, values, effects),
             FromClient::Release { tasks } => {
                 for task in tasks {
                     self.on_release(client, task);
@@ -70,22 +76,66 @@ impl Scheduler {
                 let holders = tasks.into_iter().filter_map(|task| self.holders_for(client, task)).collect();
                 effects.tell_client(client, ToClient::WhoHas { token, holders });
             }
-            FromClient::Cancel { .. } | FromClient::CancelJob { .. } => {}
+            FromClient::Cancel { tasks } => {
+                for task in tasks.into_iter().filter(|task| self.is_of(client, task.job)).collect::<Vec<_>>() {
+                    self.cancel(task, effects);
+                }
+            }
+            FromClient::CancelJob { job } => {
+                if self.is_of(client, job) {
+                    self.cancel_kept(client, job, effects);
+                    self.cancel_job(job, effects);
+                }
+            }
             FromClient::Explain { token, task } => {
-                let explanation = Explanation { task, name: String::new(), why: Why::Forgotten };
+                let explanation = self.explain(task);
                 effects.tell_client(client, ToClient::Explained { token, explanation });
             }
-            FromClient::Replicate { token, .. }
-            | FromClient::Rebalance { token }
-            | FromClient::Retire { token, .. } => {
-                let problem = "not supported by this scheduler".to_owned();
-                effects.tell_client(client, ToClient::Done { token, moved: 0, problem });
-            }
+            FromClient::Replicate { token, tasks, copies } => self.on_replicate(client, token, tasks, copies, effects),
+            FromClient::Rebalance { token } => self.on_rebalance(client, token, effects),
+            FromClient::Retire { token, workers } => self.on_retire(client, token, &workers, effects),
             FromClient::Unreachable { task, holders } => self.on_unreachable(client, task, &holders, effects),
         }
     }
 
-    fn is_of(&self, client: ClientId, job: JobId) -> bool {
+    pub(super) fn on_submit(
+        &mut self,
+        client: ClientId,
+        job: JobId,
+        token: u64,
+        kinds: &[KindInfo],
+        tasks: Vec<TaskSpec>,
+        effects: &mut Effects,
+    ) {
+        match self.check_submission(client, job, kinds, &tasks) {
+            Err(error) => effects.tell_client(client, ToClient::Rejected { token, error }),
+            Ok(kinds) => {
+                effects.tell_client(client, ToClient::Accepted { token });
+                self.take_submission(job, tasks, &kinds, effects);
+            }
+        }
+    }
+
+    /// Gives a task up that is not done, and with it every task that waits for it.
+    fn cancel(&mut self, task: TaskId, effects: &mut Effects) {
+        let Some(record) = self.jobs.get(task) else { return };
+        if record.state.is_pending() {
+            let name = self.kinds.name(record.kind);
+            let failure = TaskFailure { task, name, node: None, cause: FailureCause::Cancelled };
+            self.fail(task, Arc::new(failure), effects);
+        }
+    }
+
+    fn cancel_job(&mut self, job_id: JobId, effects: &mut Effects) {
+        let Some(job) = self.jobs.job(job_id) else { return };
+        let pending = job.iter().filter(|(_, record)| record.state.is_pending()).map(|(index, _)| index);
+        // The first ones first: those that wait for them fail with them.
+        for index in pending.collect::<Vec<u32>>() {
+            self.cancel(TaskId::new(job_id, index), effects);
+        }
+    }
+
+    pub(super) fn is_of(&self, client: ClientId, job: JobId) -> bool {
         self.jobs.job(job).is_some_and(|job| job.client == client)
     }
 
@@ -103,7 +153,13 @@ impl Scheduler {
         if !self.is_of(client, task.job) {
             return;
         }
-        let Some(record) = self.jobs.get_mut(task) else { return };
+        let Some(record) = self.jobs.get_mut(task) else {
+            // It may be among what is kept for later.
+            if let Some(kept) = self.kept.get_mut(&client) {
+                kept.release(task);
+            }
+            return;
+        };
         record.wanted = false;
         record.announced = false;
         if record.waiters == 0 {
@@ -142,6 +198,10 @@ impl Scheduler {
         let mut last: Option<(KindId, u32)> = None;
         for (due, spec) in (u64::from(job.next_index)..).zip(tasks) {
             check_place(job, job_id, due, spec)?;
+            if let Some(requirements) = &spec.options.requirements {
+                let bad_options = |problem| SubmitError::BadOptions { task: spec.task, problem };
+                classes::check(requirements).map_err(bad_options)?;
+            }
             let kind = match last {
                 Some((kind, at)) if kind == spec.kind => Some(at),
                 _ => self.kinds.find(spec.kind),
@@ -167,9 +227,12 @@ impl Scheduler {
     fn take_submission(&mut self, job_id: JobId, tasks: Vec<TaskSpec>, kinds: &[u32], effects: &mut Effects) {
         let submission = self.submission;
         self.submission = self.submission.wrapping_add(1);
+        let first = tasks.first().map_or(0, |spec| spec.task.index);
+        let places = depth_first(first, tasks.len(), |at| tasks.get(at).map_or(&[], |spec| spec.inputs.as_slice()));
+        let place_of = |at: usize| places.as_ref().and_then(|places| places.get(at).copied()).unwrap_or(at as u32);
         let mut unwanted = Vec::new();
-        for ((order, spec), kind) in (0..).zip(tasks).zip(kinds) {
-            let priority = Priority { user: spec.options.priority.saturating_neg(), submission, order };
+        for ((at, spec), kind) in tasks.into_iter().enumerate().zip(kinds) {
+            let priority = Priority { user: spec.options.priority.saturating_neg(), submission, order: place_of(at) };
             if !spec.options.wanted {
                 unwanted.push(spec.task);
             }
@@ -187,6 +250,7 @@ impl Scheduler {
         let mut unfinished = 0;
         let mut failure = None;
         let mut released: SmallVec<[u32; 4]> = SmallVec::new();
+        let mut processed_at = None;
         for input in &spec.inputs {
             let Some(record) = job.get_mut(*input) else { continue };
             record.dependents.push(index);
@@ -196,11 +260,14 @@ impl Scheduler {
                 State::Memory { .. } => continue,
                 State::Erred { failure: why } => failure = Some(Arc::clone(why)),
                 State::Released => released.push(*input),
+                State::Processing { worker, .. } => processed_at = Some((TaskId::new(job_id, *input), *worker)),
                 _ => {}
             }
             unfinished += 1;
         }
-        let state = match (spec.inputs.is_empty(), self.pool.is_empty()) {
+        let workers = self.pool.iter().map(|(slot, worker)| (slot, &worker.info));
+        let class = self.classes.enter(&spec.options.requirements, workers);
+        let state = match (spec.inputs.is_empty() && class == ClassId::ANY, self.pool.is_empty()) {
             (false, _) => State::Waiting { unfinished },
             (true, false) => State::Queued { at: QueuedAt::Roots },
             (true, true) => State::NoWorker,
@@ -209,8 +276,10 @@ impl Scheduler {
             State::Queued { .. } => self.roots.push(priority, task),
             State::NoWorker => self.parked.push(priority, task),
             _ if unfinished == 0 => self.ready.push(task),
-            _ => {}
+            // It may follow its inputs at once.
+            _ => self.ahead.extend(processed_at),
         }
+        self.live += 1;
         job.push(Record {
             state,
             payload: spec.payload,
@@ -220,6 +289,8 @@ impl Scheduler {
             waiters: 0,
             priority,
             kind,
+            class,
+            timeout_ms: spec.options.timeout_ms,
             attempt: Attempt(0),
             retries_left: spec.options.retries,
             workers_lost: 0,
@@ -238,7 +309,7 @@ impl Scheduler {
 
     /// Values that a client has put on workers. There is no answer to a scatter, so one that does not fit is ignored, and
     /// the next submission of that client is refused for its gap.
-    fn on_scattered(
+    pub(super) fn on_scattered(
         &mut self,
         client: ClientId,
         job_id: JobId,
@@ -264,6 +335,7 @@ impl Scheduler {
             }
             let is_lost = holders.is_empty();
             let Some(job) = self.jobs.job_mut(job_id) else { return };
+            self.live += 1;
             job.push(Record {
                 state: State::Memory { nbytes, holders },
                 payload: bytes::Bytes::new(),
@@ -273,6 +345,8 @@ impl Scheduler {
                 waiters: 0,
                 priority: Priority { user: 0, submission, order },
                 kind: KIND_SCATTERED,
+                class: ClassId::ANY,
+                timeout_ms: 0,
                 attempt: Attempt(0),
                 retries_left: 0,
                 workers_lost: 0,

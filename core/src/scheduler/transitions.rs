@@ -8,8 +8,9 @@ use crate::failure::{FailureCause, TaskFailure};
 use crate::ids::TaskId;
 use crate::wire::{ToClient, ToWorker};
 
+use super::classes::ClassId;
 use super::pool::Slot;
-use super::record::{Jobs, QueuedAt, State};
+use super::record::{Jobs, Phase, QueuedAt, State};
 use super::{Effects, Scheduler};
 
 impl Scheduler {
@@ -22,8 +23,9 @@ impl Scheduler {
                 let jobs = &self.jobs;
                 self.parked.forget_one(|task| is_parked(jobs, task));
             }
-            Some(State::Processing { worker, position, expected_us }) => {
-                self.end_processing(worker, position, expected_us);
+            Some(State::Processing { worker, position, expected_us, phase }) => {
+                self.end_processing(task, worker, position, expected_us, phase);
+                self.recall_dependents(task, effects);
                 let attempt = self.jobs.get(task).map(|record| record.attempt);
                 if let (Some(worker), Some(attempt)) = (self.pool.get(worker), attempt) {
                     effects.tell_worker(worker.id, ToWorker::Cancel { task, attempt });
@@ -33,26 +35,52 @@ impl Scheduler {
                 for slot in holders {
                     self.free(slot, task, nbytes, effects);
                 }
+                self.end_moves(task, effects);
             }
             Some(State::Released | State::Waiting { .. } | State::Erred { .. }) | None => {}
         }
     }
 
-    /// A worker no longer runs the task at this position of its list.
-    pub(super) fn end_processing(&mut self, worker: Slot, position: u32, expected_us: u32) {
-        if let Some(moved) = self.pool.end(worker, position, expected_us)
+    /// A worker no longer has the task, which was at this position of its list.
+    pub(super) fn end_processing(&mut self, task: TaskId, worker: Slot, position: u32, expected_us: u32, phase: Phase) {
+        self.give_resources_back(task, worker);
+        if let Some(moved) = self.pool.end(worker, position, expected_us, phase, self.now)
             && let Some(record) = self.jobs.get_mut(moved)
             && let State::Processing { position: at, .. } = &mut record.state
         {
             *at = position;
         }
         self.roomy.push(worker);
+        self.look_ahead_later(worker);
+    }
+
+    fn give_resources_back(&mut self, task: TaskId, worker: Slot) {
+        let class = self.jobs.get(task).map_or(ClassId::ANY, |record| record.class);
+        if let Some(class) = self.classes.get(class)
+            && let Some(worker) = self.pool.get_mut(worker)
+        {
+            worker.give_resources_back(&class.requirements.resources);
+        }
+    }
+
+    /// What waits to be sent ahead to this worker is looked at once there is room for much of it.
+    fn look_ahead_later(&mut self, slot: Slot) {
+        let waits = self.pool.get(slot).is_some_and(|worker| !worker.ahead_later.is_empty());
+        if waits && self.pool.has_much_room_ahead(slot) {
+            self.ahead_roomy.push(slot);
+        }
     }
 
     fn leave_queue(&mut self, at: QueuedAt) {
         let jobs = &self.jobs;
         match at {
             QueuedAt::Roots => self.roots.forget_one(|task| is_queued(jobs, at, task)),
+            QueuedAt::Class(class_id) => {
+                if let Some(class) = self.classes.get_mut(class_id) {
+                    class.queue.forget_one(|task| is_queued(jobs, at, task));
+                }
+                self.classes.queue_changed(class_id);
+            }
             QueuedAt::Worker(slot) => {
                 if let Some(worker) = self.pool.get_mut(slot) {
                     worker.queue.forget_one(|task| is_queued(jobs, at, task));
@@ -83,12 +111,12 @@ impl Scheduler {
     /// The output of a task that was being computed is now in this worker's store. Its dependents come a step nearer,
     /// its inputs may have become unneeded.
     pub(super) fn finish(&mut self, task: TaskId, slot: Slot, nbytes: u64) {
-        let Some(State::Processing { worker, position, expected_us }) =
+        let Some(State::Processing { worker, position, expected_us, phase }) =
             self.jobs.set_state(task, State::Memory { nbytes, holders: [slot].into_iter().collect() })
         else {
             return;
         };
-        self.end_processing(worker, position, expected_us);
+        self.end_processing(task, worker, position, expected_us, phase);
         self.pool.hold(slot, task, nbytes);
         let Some(job) = self.jobs.job_mut(task.job) else { return };
         let Some(record) = job.get_mut(task.index) else { return };
@@ -103,11 +131,22 @@ impl Scheduler {
             }
         }
         for dependent in &dependents {
-            if let Some(State::Waiting { unfinished }) = job.get_mut(*dependent).map(|record| &mut record.state) {
-                *unfinished -= 1;
-                if *unfinished == 0 {
-                    self.ready.push(TaskId::new(task.job, *dependent));
+            match job.get_mut(*dependent).map(|record| &mut record.state) {
+                Some(State::Waiting { unfinished }) => {
+                    *unfinished -= 1;
+                    if *unfinished == 0 {
+                        self.ready.push(TaskId::new(task.job, *dependent));
+                    }
                 }
+                Some(State::Processing { worker, expected_us, phase, .. }) => {
+                    let Phase::Ahead { unfinished } = phase else { continue };
+                    *unfinished -= 1;
+                    if *unfinished == 0 {
+                        self.pool.change_phase(*worker, (*phase, *expected_us), (Phase::Sent, *expected_us));
+                        *phase = Phase::Sent;
+                    }
+                }
+                _ => {}
             }
         }
         if let Some(record) = job.get_mut(task.index) {
@@ -223,6 +262,10 @@ impl Scheduler {
             let dependent = TaskId::new(task.job, dependent);
             match self.jobs.get_mut(dependent).map(|record| &mut record.state) {
                 Some(State::Waiting { unfinished }) => *unfinished += 1,
+                Some(State::Processing { phase: Phase::Ahead { unfinished }, .. }) => {
+                    let unfinished = *unfinished + 1;
+                    self.transition(dependent, State::Waiting { unfinished }, effects);
+                }
                 Some(State::Queued { .. } | State::NoWorker | State::Processing { .. }) => {
                     self.transition(dependent, State::Waiting { unfinished: 1 }, effects);
                 }
@@ -257,6 +300,8 @@ impl Scheduler {
     fn forget(&mut self, task: TaskId, was_pending: bool) {
         let Some(job) = self.jobs.job_mut(task.job) else { return };
         let Some(record) = job.remove(task.index) else { return };
+        self.live -= 1;
+        self.classes.leave(record.class);
         for input in record.inputs {
             job.drop_dependent(input);
             let Some(input_record) = job.get_mut(input) else { continue };

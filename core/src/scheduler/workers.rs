@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 
 use crate::failure::{FailureCause, TaskFailure};
 use crate::ids::{Attempt, TaskId, WorkerId};
-use crate::wire::{FromWorker, INLINE_RESULT_BYTES_MAX, ResultAt, ToClient, ToWorker, WorkerInfo};
+use crate::wire::{FromWorker, INLINE_RESULT_BYTES_MAX, ResultAt, ToClient, ToWorker, WorkerInfo, WorkerStatus};
 
+use super::classes::ClassId;
 use super::pool::{NBYTES_MAX, Slot};
-use super::record::{QueuedAt, State};
+use super::record::{Phase, QueuedAt, State};
 use super::transitions::{is_parked, is_queued};
 use super::{Effects, Scheduler};
 
@@ -28,7 +29,9 @@ impl Scheduler {
         for client in self.clients.keys() {
             effects.tell_client(*client, ToClient::Worker { worker, info: info.clone() });
         }
-        self.pool.insert(worker, info);
+        let slot = self.pool.insert(worker, info.clone(), self.now);
+        self.classes.add_worker(slot, &info);
+        self.roomy.push(slot);
         let jobs = &self.jobs;
         for task in self.parked.drain(|task| is_parked(jobs, task)) {
             self.make_ready(task);
@@ -52,11 +55,21 @@ impl Scheduler {
         for client in self.clients.keys() {
             effects.tell_client(*client, ToClient::WorkerGone { worker });
         }
+        self.classes.remove_worker(slot);
+        queued.extend(self.drain_orphaned_classes());
         for task in queued {
             self.make_ready(task);
         }
         let mut given_up = Vec::new();
         for task in &gone.processing {
+            let Some(State::Processing { phase, .. }) = self.jobs.get(*task).map(|record| &record.state) else {
+                continue;
+            };
+            // What was sent ahead waits, like its inputs, which were here too; it cannot be at fault.
+            if let Phase::Ahead { unfinished } = *phase {
+                self.jobs.set_state(*task, State::Waiting { unfinished });
+                continue;
+            }
             self.make_ready(*task);
             if let Some(record) = self.jobs.get_mut(*task) {
                 record.workers_lost = record.workers_lost.saturating_add(1);
@@ -65,6 +78,7 @@ impl Scheduler {
                 }
             }
         }
+        self.end_moves_of(slot, effects);
         let mut lost = Vec::new();
         for task in gone.held() {
             if self.drop_holder(*task, slot) == Some(true) {
@@ -97,17 +111,94 @@ impl Scheduler {
                 self.on_inputs_missing(slot, task, attempt, missing, effects);
             }
             FromWorker::Replica { task } => self.on_replica(slot, task, effects),
-            FromWorker::StealAnswer { .. }
-            | FromWorker::Suspended { .. }
-            | FromWorker::Resumed { .. }
-            | FromWorker::NotAcquired { .. }
-            | FromWorker::Status(_)
-            | FromWorker::Leaving => {}
+            FromWorker::StealAnswer { task, attempt, given } => {
+                self.on_steal_answer(slot, task, attempt, given, effects);
+            }
+            FromWorker::Suspended { task, attempt } => self.on_suspended(slot, task, attempt),
+            FromWorker::Resumed { task, attempt } => self.on_resumed(slot, task, attempt),
+            FromWorker::NotAcquired { task } => self.on_not_acquired(slot, task, effects),
+            FromWorker::Status(status) => self.on_status(slot, status, effects),
+            FromWorker::Leaving => self.on_leaving(slot, effects),
         }
     }
 
+    /// A task of this worker waits for tasks that it has submitted itself: it counts no longer against the threads.
+    fn on_suspended(&mut self, slot: Slot, task: TaskId, attempt: Attempt) {
+        if self.is_current(slot, task, attempt) {
+            self.change_phase(task, Phase::Suspended, 0);
+            self.roomy.push(slot);
+        }
+    }
+
+    fn on_resumed(&mut self, slot: Slot, task: TaskId, attempt: Attempt) {
+        if !self.is_current(slot, task, attempt) {
+            return;
+        }
+        let Some(record) = self.jobs.get(task) else { return };
+        if matches!(record.state, State::Processing { phase: Phase::Suspended, .. }) {
+            let expected_us = self.kinds.expected_us(record.kind);
+            self.change_phase(task, Phase::Begun, expected_us);
+        }
+    }
+
+    /// Puts a task that a worker has begun into another phase.
+    pub(super) fn change_phase(&mut self, task: TaskId, next: Phase, next_us: u32) {
+        let Some(record) = self.jobs.get_mut(task) else { return };
+        let State::Processing { worker, expected_us, phase, .. } = &mut record.state else { return };
+        // One that was sent ahead has not begun, whatever its worker says.
+        if matches!(phase, Phase::Ahead { .. }) {
+            return;
+        }
+        let slot = *worker;
+        self.pool.change_phase(slot, (*phase, *expected_us), (next, next_us));
+        (*phase, *expected_us) = (next, next_us);
+    }
+
+    /// A worker says how it is. What is queued for one that is paused goes elsewhere.
+    fn on_status(&mut self, slot: Slot, status: WorkerStatus, effects: &mut Effects) {
+        if self.pool.set_status(slot, status) {
+            self.drain_queue_of(slot);
+            self.roomy.push(slot);
+            if status.paused {
+                self.ask_back_all(slot, effects);
+            }
+        }
+    }
+
+    /// What is queued for a worker is looked at anew.
+    pub(super) fn drain_queue_of(&mut self, slot: Slot) {
+        let jobs = &self.jobs;
+        let Some(worker) = self.pool.get_mut(slot) else { return };
+        let queued = worker.queue.drain(|task| is_queued(jobs, QueuedAt::Worker(slot), task));
+        self.pool.queue_changed(slot);
+        for task in queued {
+            self.make_ready(task);
+        }
+    }
+
+    /// The tasks that are queued for workers none of which is left, or that others may have now.
+    fn drain_orphaned_classes(&mut self) -> Vec<TaskId> {
+        let orphaned: Vec<ClassId> = self
+            .classes
+            .waiting()
+            .filter(|id| {
+                let class = self.classes.get(*id);
+                class.is_some_and(|class| class.eligible().is_empty() || class.requirements.allow_other_workers)
+            })
+            .collect();
+        let mut tasks = Vec::new();
+        for id in orphaned {
+            let jobs = &self.jobs;
+            if let Some(class) = self.classes.get_mut(id) {
+                tasks.extend(class.queue.drain(|task| is_queued(jobs, QueuedAt::Class(id), task)));
+            }
+            self.classes.queue_changed(id);
+        }
+        tasks
+    }
+
     /// Whether this worker runs the task, under this attempt.
-    fn is_current(&self, slot: Slot, task: TaskId, attempt: Attempt) -> bool {
+    pub(super) fn is_current(&self, slot: Slot, task: TaskId, attempt: Attempt) -> bool {
         self.jobs.get(task).is_some_and(|record| {
             record.attempt == attempt && matches!(record.state, State::Processing { worker, .. } if worker == slot)
         })
@@ -129,6 +220,7 @@ impl Scheduler {
         }
         let nbytes = nbytes.min(NBYTES_MAX);
         self.finish(task, slot, nbytes);
+        self.move_away_if_retiring(slot, task, effects);
         let Some(job) = self.jobs.job_mut(task.job) else { return };
         let client = job.client;
         let Some(record) = job.get_mut(task.index) else { return };
@@ -167,7 +259,7 @@ impl Scheduler {
         if !self.is_current(slot, task, attempt) {
             return;
         }
-        self.take_back(task);
+        self.take_back(task, effects);
         let Some(record) = self.jobs.get_mut(task) else { return };
         if record.retries_left > 0 {
             record.retries_left -= 1;
@@ -185,13 +277,20 @@ impl Scheduler {
     }
 
     /// A worker has given a task back. It is ready again, if its inputs still are there.
-    fn take_back(&mut self, task: TaskId) {
-        if let Some(State::Processing { worker, position, expected_us }) =
-            self.jobs.set_state(task, State::Waiting { unfinished: 0 })
-        {
-            self.end_processing(worker, position, expected_us);
+    pub(super) fn take_back(&mut self, task: TaskId, effects: &mut Effects) {
+        let Some(State::Processing { worker, position, expected_us, phase }) =
+            self.jobs.get(task).map(|record| &record.state)
+        else {
+            return;
+        };
+        let (worker, position, expected_us, phase) = (*worker, *position, *expected_us, *phase);
+        let unfinished = if let Phase::Ahead { unfinished } = phase { unfinished } else { 0 };
+        self.jobs.set_state(task, State::Waiting { unfinished });
+        self.end_processing(task, worker, position, expected_us, phase);
+        self.recall_dependents(task, effects);
+        if unfinished == 0 {
+            self.ready.push(task);
         }
-        self.ready.push(task);
     }
 
     fn on_inputs_missing(
@@ -205,7 +304,7 @@ impl Scheduler {
         if !self.is_current(slot, task, attempt) {
             return;
         }
-        self.take_back(task);
+        self.take_back(task, effects);
         let mut lost = Vec::new();
         for (input, holders) in missing {
             let is_input =
@@ -237,6 +336,8 @@ impl Scheduler {
                 let nbytes = *nbytes;
                 self.pool.hold(slot, task, nbytes);
             }
+            self.on_moved(slot, task, effects);
+            self.move_away_if_retiring(slot, task, effects);
         } else {
             self.free_unexpected(slot, task, effects);
         }

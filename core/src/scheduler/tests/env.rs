@@ -56,7 +56,14 @@ pub(super) fn round_trip<T: Serialize + DeserializeOwned>(message: &T) -> T {
 impl Env {
     pub(super) fn empty() -> Env {
         let kind = |kind, name: &str| KindInfo { kind: KindId(kind), name: name.into(), signature: "fn()".into() };
-        let config = Config { kinds: vec![kind(1, "work"), kind(2, "other")], allowed_failures: ALLOWED_FAILURES };
+        let kinds = vec![kind(1, "work"), kind(2, "other")];
+        let config = Config {
+            kinds,
+            allowed_failures: ALLOWED_FAILURES,
+            send_ahead: false,
+            stealing: false,
+            ..Config::default()
+        };
         Env { scheduler: Scheduler::new(config), effects: Effects::default(), next_token: 100 }
     }
 
