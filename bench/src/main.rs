@@ -13,6 +13,7 @@ mod peers;
 mod processes;
 mod raw_tcp;
 mod report;
+mod taskbench;
 mod tasks;
 mod transfer;
 mod usage;
@@ -37,6 +38,19 @@ struct Options {
 enum What {
     /// Task graphs of no-ops, a single task's round trip, the scheduler alone.
     Tasks(Common),
+    /// The dependence patterns of Task Bench: how small tasks may be before half of the time is lost, METG(50%).
+    Taskbench {
+        /// How many columns the graphs have: tasks that may run at once.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+        width: Option<u32>,
+
+        /// How many rows the graphs have, each of which takes outputs of the one before.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        steps: Option<u32>,
+
+        #[command(flatten)]
+        common: Common,
+    },
     /// A large value from one worker to another.
     Transfer(Common),
     /// Queries over a large CSV file of posts.
@@ -119,6 +133,10 @@ fn run(what: What) -> anyhow::Result<bool> {
     let (common, outcome) = match &what {
         What::RawTcp => return raw_tcp::serve().map(|()| true),
         What::Tasks(common) => (common, tasks::run(&common.plan(), &common.peer, report_to)),
+        What::Taskbench { width, steps, common } => {
+            let size = taskbench::Size { width: *width, steps: *steps };
+            (common, taskbench::run(&common.plan(), size, &common.peer, report_to))
+        }
         What::Transfer(common) => (common, transfer::run(&common.plan(), &common.peer, report_to)),
         What::Csv(common) => (common, csv::run(&common.plan(), &common.peer, report_to)),
     };
