@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Kernel {
     /// Fused multiply-adds on a few numbers; a unit is one on each of [`LANES`].
     Compute,
-    /// Sweeps a working set that is larger than the inner caches; a unit reads and writes [`BLOCK_WORDS`] words.
+    /// Sweeps a working set that is larger than the caches; a unit reads and writes [`BLOCK_WORDS`] words.
     Memory,
 }
 
@@ -19,8 +19,8 @@ pub(super) enum Kernel {
 const LANES: usize = 16;
 /// 4 KiB.
 const BLOCK_WORDS: usize = 512;
-/// The working set, 16 MiB a thread. It stays as large when the kernel shrinks; a task then sweeps a part of it.
-const BLOCKS: usize = 4096;
+/// The working set, 64 MiB a thread. It stays as large when the kernel shrinks; a task then sweeps a part of it.
+const BLOCKS: usize = 16_384;
 /// How long a rate is measured at a time. The best of these counts, so that a disturbance does not.
 const SLICE: Duration = Duration::from_millis(4);
 
