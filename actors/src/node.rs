@@ -327,7 +327,7 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), {
+    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), None, {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {
             if let Some(inbox) = inbox_slot.get() {
