@@ -169,6 +169,13 @@ fn wrong_uses_exit_with_2() {
         &["--insecure", "--join", "not an address"],
         &["--insecure", "--join", "127.0.0.1:1", "--threads", "0"],
         &["--insecure", "--memory-limit", "much"],
+        &["--insecure", "--join", "127.0.0.1:1", "--resources", "gpu"],
+        &["--insecure", "--role", "scheduler", "--resources", "gpu=1"],
+        &["--insecure", "--allowed-failures", "-1"],
+        &["--insecure", "--join", "127.0.0.1:1", "--record", "file"],
+        &["--insecure", "--record", "file", "--record-limit", "10"],
+        &["--insecure", "replay", "file"],
+        &["replay", "file", "not-a-task"],
         &["--config", "/nonexistent.toml"],
     ] {
         let (code, text) = run(home.path(), args);
