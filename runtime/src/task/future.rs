@@ -39,6 +39,14 @@ pub enum ClientError {
         /// The arguments' size in bytes.
         nbytes: usize,
     },
+    /// An option of the call is out of its bounds. Nothing was submitted.
+    #[error("the call of {name} cannot be submitted: {problem}")]
+    BadOptions {
+        /// The task's name.
+        name: &'static str,
+        /// Which bound, and what to do.
+        problem: String,
+    },
     /// An argument is a future of another cluster.
     #[error("the argument {0} is a future of another cluster: get its result there and pass that")]
     ForeignFuture(TaskId),
