@@ -7,10 +7,12 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use starling_actors::NodeError;
+use starling_actors::{ClusterError, NodeError};
 use starling_runtime::secret::SecretError;
+use starling_runtime::task::ClientError;
 use tracing_subscriber::EnvFilter;
 
+mod ask;
 mod config;
 mod connection;
 mod parse;
@@ -42,6 +44,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say why a task of a running cluster is where it is: what it waits for, or which worker is full.
+    Explain(ask::ExplainOptions),
+    /// Let workers of a running cluster leave, once what only they hold is elsewhere and their tasks are done.
+    Retire(ask::RetireOptions),
     /// Run the scheduler's machine again from a record that `node --record FILE` has kept.
     Replay(replay::ReplayOptions),
 }
@@ -55,6 +61,8 @@ enum CliError {
     Address(#[from] starling_runtime::mesh::MeshError),
     #[error("a worker needs a node to join: give --join ADDRESS, such as --join 10.12.0.10:8786")]
     WorkerWithoutJoin,
+    #[error("which cluster? give --join ADDRESS, such as --join 10.12.0.10:8786")]
+    NoCluster,
     #[error("--threads 0 would run nothing: give at least 1")]
     NoThreads,
     #[error("{option} is for a {role}: give it to a node of that role")]
@@ -67,6 +75,12 @@ enum CliError {
     Signals(std::io::Error),
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(transparent)]
+    Cluster(Box<ClusterError>),
+    #[error(transparent)]
+    Client(Box<ClientError>),
+    #[error("the answer could not be printed: {0}")]
+    Print(std::io::Error),
     #[error("this build does not read records yet")]
     NoReplay,
     #[error(transparent)]
@@ -79,15 +93,31 @@ impl CliError {
             CliError::Config(_)
             | CliError::Address(_)
             | CliError::WorkerWithoutJoin
+            | CliError::NoCluster
             | CliError::NoThreads
             | CliError::OfOtherRole { .. } => USAGE,
             CliError::Secret(_)
             | CliError::Runtime(_)
             | CliError::Signals(_)
             | CliError::Node(_)
+            | CliError::Cluster(_)
+            | CliError::Client(_)
+            | CliError::Print(_)
             | CliError::NoReplay
             | CliError::Stopped(_) => FAILURE,
         }
+    }
+}
+
+impl From<ClusterError> for CliError {
+    fn from(error: ClusterError) -> CliError {
+        CliError::Cluster(Box::new(error))
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> CliError {
+        CliError::Client(Box::new(error))
     }
 }
 
@@ -105,6 +135,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     init_logging();
     let outcome = match cli.command {
         None => serve::serve(&cli.node),
+        Some(Command::Explain(options)) => ask::explain(&options),
+        Some(Command::Retire(options)) => ask::retire(&options),
         Some(Command::Replay(options)) => replay::replay(&options),
     };
     match outcome {
@@ -134,6 +166,12 @@ fn tell(text: std::fmt::Arguments<'_>) {
     use std::io::Write;
     // A closed terminal is no reason to stop a node.
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Prints an answer, which others may read further.
+fn print(text: std::fmt::Arguments<'_>) -> Result<(), CliError> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{text}").map_err(CliError::Print)
 }
 
 /// Runs a command to its end on a runtime of its own.

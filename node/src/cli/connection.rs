@@ -29,7 +29,7 @@ pub(super) struct ConnectionOptions {
     pub(super) config: Option<PathBuf>,
 }
 
-/// The secret to use: found, or for the first node of a mesh made. It is looked for in `--secret-file`, in
+/// The secret to use, if any is to be used: found, or for the first node of a mesh made. It is looked for in `--secret-file`, in
 /// `STARLING_SECRET`, in what the configuration file says, and in the default place, in this order.
 pub(super) fn secret(
     options: &ConnectionOptions,
@@ -39,9 +39,6 @@ pub(super) fn secret(
     let is_in_environment = std::env::var_os(SECRET_ENV).is_some_and(|value| !value.is_empty());
     let is_given = options.secret_file.is_some() || is_in_environment;
     if options.insecure || (file.insecure && !is_given) {
-        tell(format_args!(
-            "warning: running without a secret: anybody who can reach this node may run code on it (--insecure)"
-        ));
         return Ok(None);
     }
     let from_file = file.secret_file.as_deref().filter(|_| !is_given);

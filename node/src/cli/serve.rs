@@ -102,6 +102,11 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
     let record = record(options, file)?;
     let is_first = role == NodeRole::Scheduler && join.is_empty();
     let secret = secret(&options.connection, file, is_first)?;
+    if secret.is_none() {
+        tell(format_args!(
+            "warning: running without a secret: anybody who can reach this node may run code on it (--insecure)"
+        ));
+    }
     let name =
         options.name.clone().or_else(|| file.name.clone()).or_else(host_name).unwrap_or_else(|| defaults.name.clone());
     Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory_limit, resources, allowed_failures, record })

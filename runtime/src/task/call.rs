@@ -298,7 +298,7 @@ mod tests {
         assert!(problem_of(call().timeout(Duration::ZERO)).contains("timeout of 0"));
         assert!(problem_of(call().timeout(longest + Duration::from_nanos(1))).contains("too long"));
         assert!(problem_of(call().timeout(Duration::MAX)).contains("too long"));
-        for amount in [0.0, -1.0, 0.0004, 1.0005, 1_000_000.0005, f64::NAN, f64::INFINITY, 1e300] {
+        for amount in [0.0, -1.0, 0.0004, 1.0005, 1_000_000.000_5, f64::NAN, f64::INFINITY, 1e300] {
             assert!(problem_of(call().resource("gpu", amount)).contains("is no amount of gpu"), "{amount}");
         }
         for amount in [0.001, 0.1, 0.333, 1.005, 1_000_000.001] {
