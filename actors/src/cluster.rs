@@ -25,8 +25,8 @@ use crate::node::{Node, NodeConfig, NodeError, NodeRole, open_to_scheduler};
 use crate::served::ServedStore;
 
 /// How many calls [`Cluster::submit_all`] lets the scheduler be behind with, and at which counts it looks.
-const UNACCEPTED_MAX: usize = 64 * 1024;
-const UNACCEPTED_STEP: usize = 4 * 1024;
+pub(crate) const UNACCEPTED_MAX: usize = 64 * 1024;
+pub(crate) const UNACCEPTED_STEP: usize = 4 * 1024;
 
 /// Why a cluster could not be started or connected to. Nothing of the attempt is left running.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    pub(crate) fn of(client: Arc<Client>) -> Cluster {
+        Cluster { client, priority: 0 }
+    }
+
     /// Starts a cluster inside this process, one scheduler node and `workers` worker nodes on a real mesh over
     /// loopback, and connects to it. The cluster has a secret of its own, which nobody else knows.
     pub async fn local(workers: usize) -> Result<Cluster, ClusterError> {
@@ -231,7 +235,7 @@ impl Cluster {
         let writer = tokio::spawn(Client::send_queued(Arc::downgrade(&client), link.tx));
         let drain = tokio::spawn(ignore(events));
         client.keep(Connection { tasks: vec![reader, writer, drain], nodes });
-        Ok(Cluster { client, priority: 0 })
+        Ok(Cluster::of(client))
     }
 
     /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
