@@ -4,6 +4,11 @@
 //! module sends what has gathered. The queue's order is the order in which the scheduler hears of things, so that a
 //! task's inputs are known before it, and a release comes after the last use.
 
+mod asking;
+mod sending;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -15,23 +20,20 @@ use starling_core::failure::{FailureCause, TaskFailure};
 use starling_core::ids::{JobId, KindId, NodeId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient, WorkerInfo};
-use starling_runtime::mesh::{LinkError, LinkSender, Mesh};
-use starling_runtime::task::{CallParts, ClientError, FutureInner, Graph, Input, ResultSource, TaskDef};
+use starling_runtime::mesh::Mesh;
+use starling_runtime::task::{CallParts, ClientError, Graph, GraphParts, Input, ResultSource, TaskDef};
 use starling_runtime::value::{Encoded, Value};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::link::encode_one;
 use crate::node::Node;
 
-/// How many tasks go in one submission.
-const SUBMIT_TASKS: usize = 2048;
-/// How many bytes of payloads go in one submission, unless one task has more.
-const SUBMIT_BYTES: usize = 512 * 1024;
-/// How many bytes one call's arguments may have. They go through the scheduler, so that large ones are better scattered.
-const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+use self::sending::Queued;
+
 /// How many ids go in one message.
 const IDS_MAX: usize = 64 * 1024;
+/// How many bytes one call's arguments may have. They go through the scheduler, so that large ones are better scattered.
+const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Tasks that never reached the scheduler are numbered down from the top, where no real task gets to.
 const UNSENT_FROM: u32 = 1 << 31;
 
@@ -72,32 +74,19 @@ struct State {
     submissions: BTreeMap<u64, u32>,
     next_token: u64,
     accept_waiters: Vec<(u32, oneshot::Sender<()>)>,
-    answers: HashMap<u64, oneshot::Sender<WhoHas>>,
+    /// Who waits for the answer to which question.
+    answers: HashMap<u64, oneshot::Sender<ToClient>>,
     workers: BTreeMap<WorkerId, WorkerInfo>,
     next_scatter: usize,
     /// Set when the link is lost.
     lost: Option<String>,
 }
 
-type WhoHas = Vec<(TaskId, Vec<WorkerId>, u64)>;
-
 /// A submitted task.
 #[derive(Default)]
 struct Entry {
     outcome: Option<Result<ResultAt, ClientError>>,
     waiters: Vec<oneshot::Sender<()>>,
-}
-
-enum Queued {
-    Task(TaskSpec),
-    Release(TaskId),
-    /// A value on its way to a worker. What was queued after it waits for it, since the scheduler must hear of tasks
-    /// in the order of their numbers.
-    Scatter {
-        index: u32,
-        placed: oneshot::Receiver<Option<(WorkerId, u64)>>,
-    },
-    Message(FromClient),
 }
 
 impl Client {
@@ -132,8 +121,12 @@ impl Client {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a call; gives the task's id. A call that cannot be sent gets an id too, and fails.
-    pub(crate) fn submit(&self, parts: CallParts) -> TaskId {
+    /// Queues a call, with this priority unless it says one; gives the task's id. A call that cannot be sent gets an id
+    /// too, and fails.
+    pub(crate) fn submit(&self, mut parts: CallParts, priority: i32) -> TaskId {
+        if !parts.has_priority {
+            parts.options.priority = priority;
+        }
         let mut state = self.lock();
         let inputs = match self.check(&state, &parts) {
             Ok(inputs) => inputs,
@@ -149,8 +142,14 @@ impl Client {
     }
 
     /// Submits a graph whole, or nothing of it; gives the ids of the tasks whose outputs are wanted, in their order.
-    pub(crate) fn submit_graph(&self, graph: Graph, wanted: &[String]) -> Result<Vec<TaskId>, ClientError> {
-        let (graph, defs) = graph.into_parts();
+    /// Those that say no priority get this one.
+    pub(crate) fn submit_graph(
+        &self,
+        graph: Graph,
+        wanted: &[String],
+        priority: i32,
+    ) -> Result<Vec<TaskId>, ClientError> {
+        let GraphParts { graph, defs, with_priority } = graph.into_parts();
         self.check_kinds(&defs)?;
         let mut state = self.lock();
         state.check_not_lost()?;
@@ -158,8 +157,13 @@ impl Client {
         let id_of = |name: &String| lowered.ids.get(name).copied().ok_or_else(|| ClientError::NoSuchKey(name.clone()));
         let ids = wanted.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
         let is_wanted: HashSet<TaskId> = ids.iter().copied().collect();
+        let has_priority: HashSet<TaskId> =
+            with_priority.iter().filter_map(|name| lowered.ids.get(name).copied()).collect();
         for spec in &mut lowered.tasks {
             spec.options.wanted = is_wanted.contains(&spec.task);
+            if !has_priority.contains(&spec.task) {
+                spec.options.priority = priority;
+            }
         }
         state.tasks.extend(is_wanted.iter().map(|task| (task.index, Entry::default())));
         state.next += lowered.tasks.len() as u32;
@@ -174,7 +178,7 @@ impl Client {
         let number = |input: &Input| match input {
             Input::Key(name) => Err(ClientError::KeyOutsideGraph(name.clone())),
             Input::Future(future) if !future.is_of(self) => Err(ClientError::ForeignFuture(future.task())),
-            Input::Future(future) => state.unsent_failure(future).map_or(Ok(future.task().index), Err),
+            Input::Future(future) => state.unsent_failure(future.task()).map_or(Ok(future.task().index), Err),
         };
         let inputs = parts.inputs.iter().map(number).collect::<Result<_, _>>()?;
         state.check_not_lost()?;
@@ -235,26 +239,9 @@ impl Client {
         (task, outcome)
     }
 
-    /// Who holds these outputs, as the scheduler knows it.
-    pub(crate) async fn who_has(&self, tasks: &[TaskId]) -> Result<WhoHas, ClientError> {
-        let mut holders = Vec::new();
-        for tasks in tasks.chunks(IDS_MAX) {
-            holders.extend(self.ask_who_has(tasks.to_vec()).await?);
-        }
-        Ok(holders)
-    }
-
-    async fn ask_who_has(&self, tasks: Vec<TaskId>) -> Result<WhoHas, ClientError> {
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut state = self.lock();
-            state.check_not_lost()?;
-            let token = state.next_token();
-            state.answers.insert(token, answer);
-            state.queue.push(Queued::Message(FromClient::WhoHas { token, tasks }));
-        }
-        self.queued.notify_one();
-        answered.await.map_err(|_| self.lost_error())
+    /// Why a task was never sent, if it was not.
+    fn unsent_failure_of(&self, task: TaskId) -> Option<ClientError> {
+        self.lock().unsent_failure(task)
     }
 
     fn lost_error(&self) -> ClientError {
@@ -300,13 +287,12 @@ impl Client {
                     rejected = Some(format!("it did not take a submission: {error}"));
                     state.reject(token, &ClientError::Rejected(error));
                 }
-                ToClient::WhoHas { token, holders } => {
+                ToClient::WhoHas { token, .. } | ToClient::Explained { token, .. } | ToClient::Done { token, .. } => {
                     if let Some(answer) = state.answers.remove(&token) {
                         // Whoever asked may have given up.
-                        let _ = answer.send(holders);
+                        let _ = answer.send(message);
                     }
                 }
-                ToClient::Explained { .. } | ToClient::Done { .. } => {}
                 ToClient::Worker { worker, info } => {
                     state.workers.insert(worker, info);
                     self.workers_changed.notify_waiters();
@@ -408,101 +394,6 @@ impl Client {
         }
         None
     }
-
-    /// Sends what is queued until the link or the client is gone. Holds the client only while it sends, so that
-    /// dropping the client ends this.
-    pub(crate) async fn send_queued(client: Weak<Client>, link: LinkSender) {
-        loop {
-            let Some(this) = client.upgrade() else { return };
-            let (queue, lost) = {
-                let mut state = this.lock();
-                (std::mem::take(&mut state.queue), state.lost.is_some())
-            };
-            if lost {
-                return;
-            }
-            if queue.is_empty() {
-                let queued = Arc::clone(&this.queued);
-                drop(this);
-                queued.notified().await;
-            } else if let Err(error) = this.send_all(queue, &link).await {
-                this.lose(&error.to_string());
-                return;
-            }
-        }
-    }
-
-    async fn send_all(&self, queue: Vec<Queued>, link: &LinkSender) -> Result<(), SendError> {
-        let mut tasks: Vec<TaskSpec> = Vec::new();
-        let mut bytes = 0;
-        let mut released = Vec::new();
-        for queued in queue {
-            match queued {
-                Queued::Task(spec) => {
-                    self.send_released(&mut released, link).await?;
-                    bytes += spec.payload.len();
-                    tasks.push(spec);
-                    if tasks.len() >= SUBMIT_TASKS || bytes >= SUBMIT_BYTES {
-                        self.send_tasks(&mut tasks, link).await?;
-                        bytes = 0;
-                    }
-                }
-                Queued::Release(task) => {
-                    self.send_tasks(&mut tasks, link).await?;
-                    bytes = 0;
-                    released.push(task);
-                }
-                Queued::Scatter { index, placed } => {
-                    self.send_released(&mut released, link).await?;
-                    self.send_tasks(&mut tasks, link).await?;
-                    bytes = 0;
-                    let at = placed.await.unwrap_or_default();
-                    let (holders, nbytes) = at.map_or((Vec::new(), 0), |(worker, nbytes)| (vec![worker], nbytes));
-                    let values = vec![(index, nbytes, holders)];
-                    send(link, &FromClient::Scattered { job: self.job, values }).await?;
-                }
-                Queued::Message(message) => {
-                    self.send_released(&mut released, link).await?;
-                    self.send_tasks(&mut tasks, link).await?;
-                    bytes = 0;
-                    send(link, &message).await?;
-                }
-            }
-        }
-        self.send_released(&mut released, link).await?;
-        self.send_tasks(&mut tasks, link).await
-    }
-
-    async fn send_tasks(&self, tasks: &mut Vec<TaskSpec>, link: &LinkSender) -> Result<(), SendError> {
-        let Some(last) = tasks.last() else { return Ok(()) };
-        let token = {
-            let mut state = self.lock();
-            let token = state.next_token();
-            state.submissions.insert(token, last.task.index + 1);
-            token
-        };
-        let tasks = std::mem::take(tasks);
-        send(link, &FromClient::Submit { job: self.job, token, kinds: Vec::new(), tasks }).await
-    }
-
-    async fn send_released(&self, released: &mut Vec<TaskId>, link: &LinkSender) -> Result<(), SendError> {
-        for tasks in std::mem::take(released).chunks(IDS_MAX) {
-            send(link, &FromClient::Release { tasks: tasks.to_vec() }).await?;
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum SendError {
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error("a message cannot be encoded: {0}")]
-    Encode(#[from] postcard::Error),
-}
-
-async fn send(link: &LinkSender, message: &FromClient) -> Result<(), SendError> {
-    Ok(link.send(encode_one(message)?).await?)
 }
 
 /// Puts a value on the first of these workers that takes it.
@@ -557,13 +448,12 @@ impl State {
         index
     }
 
-    /// Why an input was never sent, if it was not.
-    fn unsent_failure(&self, input: &FutureInner) -> Option<ClientError> {
-        let index = input.task().index;
-        if index < UNSENT_FROM {
+    /// Why a task was never sent, if it was not.
+    fn unsent_failure(&self, task: TaskId) -> Option<ClientError> {
+        if task.index < UNSENT_FROM {
             return None;
         }
-        self.tasks.get(&index)?.outcome.as_ref()?.as_ref().err().cloned()
+        self.tasks.get(&task.index)?.outcome.as_ref()?.as_ref().err().cloned()
     }
 
     fn settle(&mut self, index: u32, outcome: Result<ResultAt, ClientError>) {
@@ -607,6 +497,10 @@ impl ResultSource for Client {
             drop(state);
             self.queued.notify_one();
         }
+    }
+
+    fn cancel(&self, task: TaskId) {
+        self.cancel_tasks([task]);
     }
 
     fn result(&self, task: TaskId) -> BoxFuture<'static, Result<Value, ClientError>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use starling_core::explain::Explanation;
 use starling_core::ids::{JobId, NodeId, TaskId, WorkerId};
 use starling_core::wire::{FromClient, ToClient};
 use starling_runtime::mesh::{
@@ -22,6 +23,10 @@ use crate::client::{Client, Connection};
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, encode_one};
 use crate::node::{Node, NodeConfig, NodeError, NodeRole, open_to_scheduler};
 use crate::served::ServedStore;
+
+/// How many calls [`Cluster::submit_all`] lets the scheduler be behind with, and at which counts it looks.
+pub(crate) const UNACCEPTED_MAX: usize = 64 * 1024;
+pub(crate) const UNACCEPTED_STEP: usize = 4 * 1024;
 
 /// Why a cluster could not be started or connected to. Nothing of the attempt is left running.
 #[derive(Debug, thiserror::Error)]
@@ -83,9 +88,15 @@ impl LocalOptions {
 #[derive(Clone)]
 pub struct Cluster {
     client: Arc<Client>,
+    /// The priority of calls that say none.
+    priority: i32,
 }
 
 impl Cluster {
+    pub(crate) fn of(client: Arc<Client>) -> Cluster {
+        Cluster { client, priority: 0 }
+    }
+
     /// Starts a cluster inside this process, one scheduler node and `workers` worker nodes on a real mesh over
     /// loopback, and connects to it. The cluster has a secret of its own, which nobody else knows.
     pub async fn local(workers: usize) -> Result<Cluster, ClusterError> {
@@ -130,14 +141,18 @@ impl Cluster {
 
     /// As [`Cluster::connect`], with options.
     pub async fn connect_with(addr: &str, options: ConnectOptions) -> Result<Cluster, ClusterError> {
-        let addr = parse_addr(addr)?;
+        Cluster::connect_any(&[parse_addr(addr)?], options).await
+    }
+
+    /// As [`Cluster::connect_with`], by the first of these nodes that answers.
+    pub async fn connect_any(addrs: &[Multiaddr], options: ConnectOptions) -> Result<Cluster, ClusterError> {
         let secret = match (options.insecure, options.secret) {
             (true, _) => None,
             (false, Some(secret)) => Some(secret),
             (false, None) => Some(ClusterSecret::find(options.secret_file.as_deref(), None)?.0),
         };
         let name = options.name.unwrap_or_else(|| format!("client-{}", std::process::id()));
-        Cluster::connect_to(&[addr], secret, name, Vec::new()).await
+        Cluster::connect_to(addrs, secret, name, Vec::new()).await
     }
 
     async fn connect_to(
@@ -220,21 +235,48 @@ impl Cluster {
         let writer = tokio::spawn(Client::send_queued(Arc::downgrade(&client), link.tx));
         let drain = tokio::spawn(ignore(events));
         client.keep(Connection { tasks: vec![reader, writer, drain], nodes });
-        Ok(Cluster { client })
+        Ok(Cluster::of(client))
     }
 
     /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
     pub fn submit<R>(&self, call: Call<R>) -> Future<R> {
         let task = match call.into_parts() {
-            Ok(parts) => self.client.submit(parts),
-            Err(error) => self.client.fail(ClientError::Codec(error)),
+            Ok(parts) => self.client.submit(parts, self.priority),
+            Err(error) => self.client.fail(error),
         };
-        Future::new(task, Arc::clone(&self.client) as Arc<dyn ResultSource>)
+        Future::new(task, self.source())
     }
 
-    /// Submits many calls; the futures are in the calls' order.
+    /// Submits many calls; the futures are in the calls' order. For very many, [`submit_all`](Cluster::submit_all) does
+    /// not let them gather in this process.
     pub fn map<R>(&self, calls: impl IntoIterator<Item = Call<R>>) -> Vec<Future<R>> {
         calls.into_iter().map(|call| self.submit(call)).collect()
+    }
+
+    /// Submits very many calls, waiting whenever the scheduler has not taken the last 64 thousand of them yet, so that an
+    /// iterator that makes millions is run through only as fast as they are taken. The futures are in the calls' order;
+    /// whatever goes wrong is told by them. Dropping this submits no more, and releases what was submitted.
+    ///
+    /// ```no_run
+    /// # use starling_actors::{Cluster, ClusterError};
+    /// # use starling_runtime::task::{Call, ClientError};
+    /// # async fn run(cluster: Cluster, square: fn(i64) -> Call<i64>) -> Result<(), ClientError> {
+    /// let squares = cluster.submit_all((0..10_000_000).map(square)).await;
+    /// println!("{}", squares[17].result().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn submit_all<R>(&self, calls: impl IntoIterator<Item = Call<R>>) -> Vec<Future<R>> {
+        let mut futures = Vec::new();
+        for call in calls {
+            futures.push(self.submit(call));
+            let behind = futures.len().saturating_sub(UNACCEPTED_MAX);
+            if behind > 0 && futures.len().is_multiple_of(UNACCEPTED_STEP) {
+                // Whatever became of it is told by the future itself.
+                let _ = self.client.accepted(futures[behind - 1].task()).await;
+            }
+        }
+        futures
     }
 
     /// Submits a named graph, checked as a whole; gives futures of the outputs that are wanted, in their order. The others
@@ -252,11 +294,10 @@ impl Cluster {
         let order = names.clone();
         names.sort_unstable();
         names.dedup();
-        let ids = self.client.submit_graph(graph, &names)?;
-        let source = || Arc::clone(&self.client) as Arc<dyn ResultSource>;
+        let ids = self.client.submit_graph(graph, &names, self.priority)?;
         // One hold on each, however often it is asked for.
         let futures: BTreeMap<&String, Future<T>> =
-            names.iter().zip(ids.into_iter().map(|task| Future::new(task, source()))).collect();
+            names.iter().zip(ids.into_iter().map(|task| Future::new(task, self.source()))).collect();
         Ok(order.iter().filter_map(|name| futures.get(name).cloned()).collect())
     }
 
@@ -270,7 +311,7 @@ impl Cluster {
     pub async fn scatter<T: Data>(&self, value: T) -> Result<Future<T>, ClientError> {
         let (task, placed) = self.client.scatter(Encoded::of(&value)?);
         // Made first, so that the value is released if this is given up.
-        let future = Future::new(task, Arc::clone(&self.client) as Arc<dyn ResultSource>);
+        let future = Future::new(task, self.source());
         placed.await.map_err(|_| ClientError::NotPlaced("the client's runtime has ended".to_owned()))??;
         Ok(future)
     }
@@ -287,6 +328,106 @@ impl Cluster {
             holders.iter().filter_map(|holder| workers.get(holder)).map(|info| info.node).collect()
         };
         Ok(holders.into_iter().map(|(task, holders, nbytes)| (task, nodes_of(holders), nbytes)).collect())
+    }
+
+    /// Gives tasks up, and every task that needs one of them, as [`Future::cancel`] does. Does not wait.
+    pub fn cancel<'a, T: 'a>(&self, futures: impl IntoIterator<Item = &'a Future<T>>) {
+        let (ours, others): (Vec<_>, Vec<_>) = futures.into_iter().partition(|future| future.is_of(&*self.client));
+        self.client.cancel_tasks(ours.iter().map(|future| future.task()));
+        others.into_iter().for_each(Future::cancel);
+    }
+
+    /// Gives up everything that this client has submitted and that is not finished. Does not wait; what is submitted later
+    /// is not affected.
+    pub fn cancel_all(&self) {
+        self.client.cancel_job();
+    }
+
+    /// Why a task is where it is at this moment: what it waits for, or which worker is full.
+    ///
+    /// ```no_run
+    /// # use starling_actors::Cluster;
+    /// # use starling_runtime::task::{Call, ClientError};
+    /// # async fn run(cluster: Cluster, call: Call<i64>) -> Result<(), ClientError> {
+    /// let future = cluster.submit(call.resource("gpu", 1.0));
+    /// // task my::train (3141592653.0) could run, but no worker may run it:
+    /// //   worker-1: has 0 of the resource gpu, and the task takes 1
+    /// println!("{}", cluster.explain(&future).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why the task was not sent, if it was not; [`ClientError::ForeignFuture`] for one of another cluster.
+    pub async fn explain<T>(&self, future: &Future<T>) -> Result<Explanation, ClientError> {
+        self.check_ours([future])?;
+        self.client.explain(future.task()).await
+    }
+
+    /// As [`Cluster::explain`], for any task of the cluster, whoever has submitted it.
+    pub async fn explain_task(&self, task: TaskId) -> Result<Explanation, ClientError> {
+        self.client.explain(task).await
+    }
+
+    /// Waits until these futures have their outputs and `copies` workers hold each of them, or every worker if there are
+    /// fewer; gives how many copies were made. The cluster may drop copies later when memory is short.
+    ///
+    /// # Errors
+    /// The first failure among the futures; [`ClientError::NotDone`] if a copy could not be made.
+    pub async fn replicate<'a, T: 'a>(
+        &self,
+        futures: impl IntoIterator<Item = &'a Future<T>>,
+        copies: u32,
+    ) -> Result<u64, ClientError> {
+        let futures: Vec<&Future<T>> = futures.into_iter().collect();
+        self.check_ours(futures.iter().copied())?;
+        for future in &futures {
+            future.wait().await?;
+        }
+        let tasks: Vec<TaskId> = futures.iter().map(|future| future.task()).collect();
+        self.client.replicate(&tasks, copies).await
+    }
+
+    /// Moves outputs from full workers to empty ones; gives how many were moved.
+    ///
+    /// # Errors
+    /// [`ClientError::NotDone`] if an output could not be moved.
+    pub async fn rebalance(&self) -> Result<u64, ClientError> {
+        self.client.rebalance().await
+    }
+
+    /// Lets workers leave, each called by its name or by the beginning of its node's id: what only they hold is moved to
+    /// others, their tasks are finished, and then they stop. Waits for that, and gives how many outputs were moved.
+    ///
+    /// ```no_run
+    /// # use starling_actors::Cluster;
+    /// # use starling_runtime::task::ClientError;
+    /// # async fn run(cluster: Cluster) -> Result<(), ClientError> {
+    /// let moved = cluster.retire_workers(["rack1-a", "9f3c"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchWorker`] or [`ClientError::AmbiguousWorker`] for a name that fits none or several, and then
+    /// nothing was done; [`ClientError::NotDone`] if a worker could not be let go.
+    pub async fn retire_workers(
+        &self,
+        workers: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<u64, ClientError> {
+        let names: Vec<String> = workers.into_iter().map(Into::into).collect();
+        self.client.retire(&names).await
+    }
+
+    fn check_ours<'a, T: 'a>(&self, futures: impl IntoIterator<Item = &'a Future<T>>) -> Result<(), ClientError> {
+        match futures.into_iter().find(|future| !future.is_of(&*self.client)) {
+            Some(foreign) => Err(ClientError::ForeignFuture(foreign.task())),
+            None => Ok(()),
+        }
+    }
+
+    fn source(&self) -> Arc<dyn ResultSource> {
+        Arc::clone(&self.client) as Arc<dyn ResultSource>
     }
 
     /// How many workers there are.

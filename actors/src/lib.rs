@@ -14,4 +14,4 @@ mod served;
 mod worker_actor;
 
 pub use cluster::{Cluster, ClusterError, ConnectOptions, LocalOptions};
-pub use node::{Node, NodeConfig, NodeError, NodeRole, Stopped};
+pub use node::{Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped};

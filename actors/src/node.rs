@@ -1,5 +1,6 @@
 //! One node of a cluster: the mesh, the actors, and what connects them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +39,6 @@ const TERM: Term = Term(1);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many workers may be lost while they run a task before the task is given up.
-const ALLOWED_FAILURES: u32 = 3;
-
 /// How much work each of a worker's threads has in hand, in microseconds: a few wake-ups' worth.
 const RUN_AHEAD_US: u64 = 500;
 
@@ -72,6 +70,26 @@ pub struct NodeConfig {
     pub memory_limit: u64,
     /// A worker's abstract resources, which tasks may ask for.
     pub resources: Resources,
+    /// How many workers a scheduler may lose while they run a task before it gives the task up.
+    pub allowed_failures: u32,
+    /// The record that a scheduler keeps, if it keeps one.
+    pub record: Option<RecordConfig>,
+}
+
+/// Where a scheduler keeps a record of what it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// How many bytes it may take; the oldest of the record goes first.
+    pub limit_bytes: u64,
+}
+
+impl RecordConfig {
+    /// How many bytes a record may take if nothing else is said.
+    pub const LIMIT_BYTES_DEFAULT: u64 = 256 << 20;
+    /// A record that may take less would hold next to nothing.
+    pub const LIMIT_BYTES_MIN: u64 = 1 << 20;
 }
 
 impl NodeConfig {
@@ -88,6 +106,8 @@ impl NodeConfig {
             nthreads,
             memory_limit: 0,
             resources: Resources::new(),
+            allowed_failures: 3,
+            record: None,
         }
     }
 }
@@ -195,7 +215,7 @@ impl Node {
         let mut registering = None;
         match config.role {
             NodeRole::Scheduler => {
-                let inbox = spawn_scheduler(&host)?;
+                let inbox = spawn_scheduler(&host, &config)?;
                 tasks.push(tokio::spawn(watch_mesh(events, Some(inbox), registry)));
             }
             NodeRole::Worker => {
@@ -307,9 +327,12 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
     first_error.map_or(Ok(None), Err)
 }
 
-fn spawn_scheduler(host: &ActorHost) -> std::io::Result<Inbox<scheduler_actor::Input>> {
-    let config =
-        scheduler::Config { kinds: Tasks::linked().infos(), allowed_failures: ALLOWED_FAILURES, ..Default::default() };
+fn spawn_scheduler(host: &ActorHost, config: &NodeConfig) -> std::io::Result<Inbox<scheduler_actor::Input>> {
+    let config = scheduler::Config {
+        kinds: Tasks::linked().infos(),
+        allowed_failures: config.allowed_failures,
+        ..scheduler::Config::default()
+    };
     let machine = Scheduler::new(config).in_term(TERM).first_job(JobId(rand::random()));
     host.spawn("scheduler", INBOX_FULL, move |_| SchedulerActor::new(machine))
 }
@@ -328,7 +351,7 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), {
+    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), None, {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {
             if let Some(inbox) = inbox_slot.get() {

@@ -3,6 +3,7 @@
 //! Each finished measurement is one JSON object on standard output; everything else goes to standard error. The cluster
 //! is real: a scheduler and workers, each a process of its own on loopback. This file only reads the command line.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,9 +14,11 @@ mod peers;
 mod processes;
 mod raw_tcp;
 mod report;
+mod taskbench;
 mod tasks;
 mod transfer;
 mod usage;
+mod wfformat;
 
 use measure::Plan;
 use peers::Peer;
@@ -37,6 +40,36 @@ struct Options {
 enum What {
     /// Task graphs of no-ops, a single task's round trip, the scheduler alone.
     Tasks(Common),
+    /// The dependence patterns of Task Bench: how small tasks may be before half of the time is lost, METG(50%).
+    Taskbench {
+        /// How many columns the graphs have: tasks that may run at once.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+        width: Option<u32>,
+
+        /// How many rows the graphs have, each of which takes outputs of the one before.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        steps: Option<u32>,
+
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A workflow instance of WfCommons, replayed as a graph of tasks with its run times and output sizes, scaled.
+    Wfformat {
+        /// The instance, in WfFormat: JSON of the schemas 1.0 to 1.5.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        /// What run times are multiplied by; by default so that all tasks together take 4 s, with --quick 1 s.
+        #[arg(long, value_name = "X", value_parser = scale)]
+        scale: Option<f64>,
+
+        /// What output sizes are multiplied by; by default 1, or so that all outputs together have 64 MB.
+        #[arg(long, value_name = "X", value_parser = scale)]
+        bytes_scale: Option<f64>,
+
+        #[command(flatten)]
+        common: Common,
+    },
     /// A large value from one worker to another.
     Transfer(Common),
     /// Queries over a large CSV file of posts.
@@ -93,6 +126,12 @@ impl Common {
     }
 }
 
+/// A factor: finite, and not negative.
+fn scale(text: &str) -> Result<f64, String> {
+    let scale = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if scale.is_finite() && scale >= 0.0 { Ok(scale) } else { Err("it must be finite and not negative".to_owned()) }
+}
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next();
@@ -119,6 +158,15 @@ fn run(what: What) -> anyhow::Result<bool> {
     let (common, outcome) = match &what {
         What::RawTcp => return raw_tcp::serve().map(|()| true),
         What::Tasks(common) => (common, tasks::run(&common.plan(), &common.peer, report_to)),
+        What::Taskbench { width, steps, common } => {
+            let size = taskbench::Size { width: *width, steps: *steps };
+            (common, taskbench::run(&common.plan(), size, &common.peer, report_to))
+        }
+        What::Wfformat { file, scale, bytes_scale, common } => {
+            let (file, scale, bytes_scale) = (file.clone(), *scale, *bytes_scale);
+            let instance = wfformat::Instance { file, scale, bytes_scale };
+            (common, wfformat::run(&common.plan(), &instance, &common.peer, report_to))
+        }
         What::Transfer(common) => (common, transfer::run(&common.plan(), &common.peer, report_to)),
         What::Csv(common) => (common, csv::run(&common.plan(), &common.peer, report_to)),
     };
@@ -128,4 +176,25 @@ fn run(what: What) -> anyhow::Result<bool> {
     }
     outcome?;
     Ok(report.starling_is_right())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_scale_is_finite_and_not_negative() {
+        assert_eq!(scale("0.001"), Ok(0.001));
+        assert_eq!(scale("0"), Ok(0.0));
+        for text in ["-1", "inf", "NaN", "1,5", ""] {
+            assert!(scale(text).is_err(), "{text}");
+        }
+    }
 }

@@ -117,18 +117,22 @@ mod tests {
 
     #[test]
     fn processor_time_and_peak_are_seen() {
+        let pid = std::process::id();
+        let before = ticks(pid).unwrap();
         let meter = Meter::start();
         let started = std::time::Instant::now();
         let mut block = vec![0_u8; 32 << 20];
         let mut round = 0_u8;
-        while started.elapsed().as_millis() < 100 {
+        // Others may have the processor most of the time.
+        while ticks(pid).unwrap() < before + 5 {
+            assert!(started.elapsed().as_secs() < 60);
             round = round.wrapping_add(1);
             block.fill(round);
         }
         let used = meter.stop();
         assert!(used.cpu_s >= 0.03, "{used:?}");
         assert!(used.peak_rss_mb >= 32, "{used:?}");
-        assert!(resident_bytes(std::process::id()).unwrap() <= peak_bytes(std::process::id()).unwrap());
+        assert!(resident_bytes(pid).unwrap() <= peak_bytes(pid).unwrap());
         drop(block);
     }
 }

@@ -19,6 +19,13 @@ impl Time {
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 32]);
 
+impl NodeId {
+    /// All of it in hexadecimal digits.
+    pub fn hex(&self) -> String {
+        self.0.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+    }
+}
+
 impl fmt::Display for NodeId {
     /// The first 12 hex digits: enough for a person to tell two nodes apart.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

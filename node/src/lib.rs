@@ -29,7 +29,7 @@
 pub mod cli;
 
 pub use starling_actors::{
-    Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, Stopped,
+    Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped,
 };
 
 pub use starling_collections::{Bag, BagError, bag, csv, stackexchange};

@@ -41,6 +41,13 @@ fn error_of((code, text): (Option<i32>, String), expected: i32) -> String {
     text.lines().rfind(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("no error in:\n{text}")).to_owned()
 }
 
+/// Runs a question to its end, which must be a good one; gives what it printed.
+fn answer_to(home: &Path, args: &[&str]) -> String {
+    let output = node(home, args).stdout(Stdio::piped()).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A node that runs until it is dropped.
 struct Running {
     child: Child,
@@ -169,6 +176,18 @@ fn wrong_uses_exit_with_2() {
         &["--insecure", "--join", "not an address"],
         &["--insecure", "--join", "127.0.0.1:1", "--threads", "0"],
         &["--insecure", "--memory-limit", "much"],
+        &["--insecure", "--join", "127.0.0.1:1", "--resources", "gpu"],
+        &["--insecure", "--role", "scheduler", "--resources", "gpu=1"],
+        &["--insecure", "--allowed-failures", "-1"],
+        &["--insecure", "--join", "127.0.0.1:1", "--record", "file"],
+        &["--insecure", "--record", "file", "--record-limit", "10"],
+        &["--insecure", "replay", "file"],
+        &["explain", "--join", "127.0.0.1:1", "--insecure"],
+        &["explain", "17", "--join", "127.0.0.1:1", "--insecure"],
+        &["explain", "1.2", "--insecure"],
+        &["retire", "--join", "127.0.0.1:1", "--insecure"],
+        &["retire", "worker", "--insecure"],
+        &["replay", "file", "not-a-task"],
         &["--config", "/nonexistent.toml"],
     ] {
         let (code, text) = run(home.path(), args);
@@ -219,4 +238,26 @@ fn a_second_scheduler_is_refused_by_name() {
     let addr = scheduler.line_with("listening on ").replace("listening on ", "");
     let error = error_of(run(home.path(), &["--role", "scheduler", "--listen", LOOPBACK, "--join", &addr]), 1);
     assert!(error.contains("has a scheduler already"), "{error}");
+}
+
+#[test]
+fn a_running_cluster_is_asked_about_tasks_and_workers() {
+    let home = tempfile::tempdir().unwrap();
+    let scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--listen", LOOPBACK]));
+    let addr = scheduler.line_with("listening on ").replace("listening on ", "");
+    let worker = Running::start(node(home.path(), &["--join", &addr, "--listen", LOOPBACK, "--name", "one"]));
+    worker.line_with("is ready");
+
+    let explained = answer_to(home.path(), &["explain", "1.2", "--join", &addr]);
+    assert!(explained.starts_with("task 1.2 is not known: it was never submitted"), "{explained}");
+    // The address and the secret may come from a file as well.
+    let file = home.path().join("node.toml");
+    std::fs::write(&file, format!("join = ['{addr}']\n")).unwrap();
+    let again = answer_to(home.path(), &["explain", "1.2", "--config", file.to_str().unwrap()]);
+    assert_eq!(again, explained);
+
+    let error = error_of(run(home.path(), &["retire", "two", "--join", &addr]), 1);
+    assert!(error.contains("there is no worker two: the cluster has one ("), "{error}");
+    let error = error_of(run(home.path(), &["retire", "one", "--join", &addr, "--insecure"]), 1);
+    assert!(error.contains("secret"), "{error}");
 }

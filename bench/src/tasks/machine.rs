@@ -3,7 +3,7 @@
 //! Only `Scheduler::handle` is timed. A task's whole life is: it is submitted, assigned, finished, told to its client,
 //! and in the end released by it and forgotten.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -14,10 +14,24 @@ use starling::core::spec::{TaskOptions, TaskSpec};
 use starling::core::wire::{FromClient, FromWorker, KindInfo, ToClient, ToWorker, WorkerInfo};
 
 use super::BENCH;
-use crate::measure::{Plan, Repeat};
+use crate::measure::{Plan, Repeat, median};
 use crate::report::{Line, Report, STARLING, tell};
 
-const CASES: &[(&str, u32)] = &[("core-10k", 10_000), ("core-1m", 1_000_000), ("core-5m", 5_000_000)];
+struct Case {
+    name: &'static str,
+    tasks: u32,
+    /// Instead of as many as the plan has.
+    workers: Option<u32>,
+    /// The case that this one should cost as much as.
+    flat_with: Option<&'static str>,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "core-10k", tasks: 10_000, workers: None, flat_with: None },
+    Case { name: "core-1m", tasks: 1_000_000, workers: None, flat_with: Some("core-10k") },
+    Case { name: "core-1m-w1000", tasks: 1_000_000, workers: Some(1_000), flat_with: Some("core-1m") },
+    Case { name: "core-5m", tasks: 5_000_000, workers: None, flat_with: Some("core-10k") },
+];
 
 /// How many tasks a client puts into one submission.
 const SUBMIT_TASKS: u32 = 2048;
@@ -28,23 +42,34 @@ const CLIENT: ClientId = ClientId(0);
 
 /// Measures the cases that the plan wants.
 pub(super) fn run(plan: &Plan, report: &mut Report) {
-    for &(name, full) in CASES.iter().filter(|(name, _)| plan.wants(name)) {
+    let mut medians: BTreeMap<&str, f64> = BTreeMap::new();
+    for &Case { name, tasks: full, workers, flat_with } in CASES.iter().filter(|case| plan.wants(case.name)) {
         tell(format_args!("{BENCH}: {name}"));
         let n = if plan.quick { full.min(200_000) } else { full };
+        let workers = workers.unwrap_or(plan.workers);
         let mut repeat = Repeat::start(plan.runs, plan.budget());
         let mut wrong = None;
         while repeat.wants_more() && wrong.is_none() {
-            match Drive::merge(plan, n) {
+            match Drive::merge(workers, plan.threads, n) {
                 Ok(spent) => repeat.add(spent.as_secs_f64() * 1e6 / f64::from(n + 1)),
                 Err(error) => wrong = Some(format!("{error:#}")),
             }
         }
         let size = if n == full { String::new() } else { format!("at {n} tasks instead of {full}") };
-        let line = Line::new(BENCH, name, STARLING, "us/task", &repeat.finish())
+        let measured = repeat.finish();
+        let flatness = median(&measured.values).and_then(|median| {
+            medians.insert(name, median);
+            Some((flat_with?, median / medians.get(flat_with?)?))
+        });
+        let mut line = Line::new(BENCH, name, STARLING, "us/task", &measured)
             .wrong(wrong.is_some())
+            .with("workers", workers)
             .note(size)
             .note("time in Scheduler::handle for a merge graph, from submission to release; cpu_s and peak include the driver")
             .note(wrong.unwrap_or_default());
+        if let Some((other, ratio)) = flatness {
+            line = line.with_figure("flatness", ratio).note(format!("flatness is this figure over that of {other}"));
+        }
         report.push(line);
     }
 }
@@ -65,9 +90,11 @@ struct Drive {
 
 impl Drive {
     /// The time that `n` no-ops and a task that takes them all spend in the machine.
-    fn merge(plan: &Plan, n: u32) -> anyhow::Result<Duration> {
+    fn merge(workers: u32, threads: u32, n: u32) -> anyhow::Result<Duration> {
         let mut drive = Drive::new();
-        let job = drive.start(plan)?;
+        let job = drive.start(workers, threads)?;
+        // That workers join, and tell each other, is no task's cost.
+        drive.spent = Duration::ZERO;
         let mut index = 0;
         while index < n {
             let end = (index + SUBMIT_TASKS).min(n);
@@ -109,14 +136,14 @@ impl Drive {
     }
 
     /// The workers and a client join; gives the client's job.
-    fn start(&mut self, plan: &Plan) -> anyhow::Result<JobId> {
-        for number in 0..plan.workers {
+    fn start(&mut self, workers: u32, threads: u32) -> anyhow::Result<JobId> {
+        for number in 0..workers {
             let mut node = [0; 32];
             node[..4].copy_from_slice(&number.to_le_bytes());
             let info = WorkerInfo {
                 node: NodeId(node),
                 name: format!("worker-{number}"),
-                nthreads: plan.threads,
+                nthreads: threads,
                 ..WorkerInfo::default()
             };
             self.handle([Event::WorkerJoined { worker: WorkerId(number), info }]);
@@ -213,7 +240,19 @@ mod tests {
 
     #[test]
     fn a_small_merge_goes_from_submission_to_release() {
-        let plan = Plan { runs: 1, quick: true, workers: 3, threads: 2, only: Vec::new(), started: Instant::now() };
-        assert!(Drive::merge(&plan, 5_000).unwrap() > Duration::ZERO);
+        assert!(Drive::merge(3, 2, 5_000).unwrap() > Duration::ZERO);
+    }
+
+    #[test]
+    fn there_may_be_more_threads_than_tasks() {
+        assert!(Drive::merge(1_000, 2, 1_500).unwrap() > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_flatness_is_over_a_case_that_comes_before() {
+        for (at, case) in CASES.iter().enumerate() {
+            let before = &CASES[..at];
+            assert!(case.flat_with.is_none_or(|other| before.iter().any(|case| case.name == other)), "{}", case.name);
+        }
     }
 }

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use starling_core::spec::Resources;
 
-use super::{Role, parse_size};
+use super::parse::{parse_record_limit, parse_resources, parse_size};
+use super::serve::Role;
 
 /// What a configuration file may hold. Each has the meaning of the option of the same name.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -20,6 +22,10 @@ pub(super) struct ConfigFile {
     pub(super) insecure: bool,
     pub(super) threads: Option<u32>,
     memory_limit: Option<String>,
+    resources: Option<String>,
+    pub(super) allowed_failures: Option<u32>,
+    pub(super) record: Option<PathBuf>,
+    record_limit: Option<String>,
     pub(super) name: Option<String>,
 }
 
@@ -33,8 +39,8 @@ pub(super) enum ConfigError {
     Parse { path: PathBuf, line: usize, message: String },
     #[error("the configuration file {path} holds the secret and can be read by others: run `chmod 600 {path}`")]
     Exposed { path: PathBuf },
-    #[error("memory-limit in the configuration file: {0}")]
-    Size(String),
+    #[error("{option} in the configuration file: {problem}")]
+    Value { option: &'static str, problem: String },
 }
 
 impl ConfigFile {
@@ -60,8 +66,24 @@ impl ConfigFile {
     }
 
     pub(super) fn memory_limit_bytes(&self) -> Result<Option<u64>, ConfigError> {
-        self.memory_limit.as_deref().map(parse_size).transpose().map_err(ConfigError::Size)
+        parsed("memory-limit", self.memory_limit.as_deref(), parse_size)
     }
+
+    pub(super) fn resources(&self) -> Result<Option<Resources>, ConfigError> {
+        parsed("resources", self.resources.as_deref(), parse_resources)
+    }
+
+    pub(super) fn record_limit_bytes(&self) -> Result<Option<u64>, ConfigError> {
+        parsed("record-limit", self.record_limit.as_deref(), parse_record_limit)
+    }
+}
+
+fn parsed<T>(
+    option: &'static str,
+    text: Option<&str>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConfigError> {
+    text.map(parse).transpose().map_err(|problem| ConfigError::Value { option, problem })
 }
 
 fn is_readable_by_others(path: &Path) -> bool {

@@ -39,6 +39,38 @@ pub enum ClientError {
         /// The arguments' size in bytes.
         nbytes: usize,
     },
+    /// An option of the call is out of its bounds. Nothing was submitted.
+    #[error("the call of {name} cannot be submitted: {problem}")]
+    BadOptions {
+        /// The task's name.
+        name: &'static str,
+        /// Which bound, and what to do.
+        problem: String,
+    },
+    /// Something that was asked for could be done only in part.
+    #[error("not all of it could be done: {problem} ({moved} outputs were copied or moved)")]
+    NotDone {
+        /// How many outputs were copied or moved nevertheless.
+        moved: u64,
+        /// What was in the way.
+        problem: String,
+    },
+    /// No worker has this name.
+    #[error("there is no worker {name}: the cluster has {known}")]
+    NoSuchWorker {
+        /// The name.
+        name: String,
+        /// The workers that there are.
+        known: String,
+    },
+    /// Several workers have this name.
+    #[error("{name} may be any of {matching}: say which by the beginning of its node's id")]
+    AmbiguousWorker {
+        /// The name.
+        name: String,
+        /// The workers that it fits.
+        matching: String,
+    },
     /// An argument is a future of another cluster.
     #[error("the argument {0} is a future of another cluster: get its result there and pass that")]
     ForeignFuture(TaskId),
@@ -68,6 +100,8 @@ pub enum ClientError {
 pub trait ResultSource: Send + Sync + 'static {
     /// Nobody holds the future any more.
     fn release(&self, task: TaskId);
+    /// The task is to be given up.
+    fn cancel(&self, task: TaskId);
     /// The result, once there is one.
     fn result(&self, task: TaskId) -> BoxFuture<'static, Result<Value, ClientError>>;
     /// Resolves when the task has its output, without fetching it.
@@ -119,6 +153,18 @@ impl<T> Future<T> {
     /// The task's id.
     pub fn task(&self) -> TaskId {
         self.inner.task
+    }
+
+    /// Whether the result is to come from this client.
+    pub fn is_of<S: ResultSource>(&self, source: &S) -> bool {
+        self.inner.is_of(source)
+    }
+
+    /// Gives the task up, and every task that needs it, however many futures of them are held: each of those without an
+    /// output by then fails with [`FailureCause::Cancelled`](starling_core::failure::FailureCause::Cancelled). Does not wait. A task
+    /// that runs is not stopped; what it returns is dropped.
+    pub fn cancel(&self) {
+        self.inner.source.cancel(self.inner.task);
     }
 
     /// Waits until the task has its output, without fetching it. May be called often, and from several tasks.

@@ -31,6 +31,17 @@ pub fn key<T>(name: impl Into<String>) -> Key<T> {
 pub struct Graph {
     graph: TaskGraph,
     defs: BTreeMap<KindId, &'static TaskDef>,
+    with_priority: Vec<String>,
+}
+
+/// A graph without its types, for the client.
+pub struct GraphParts {
+    /// The tasks.
+    pub graph: TaskGraph,
+    /// The functions in it.
+    pub defs: Vec<&'static TaskDef>,
+    /// The tasks whose priority the caller has said.
+    pub with_priority: Vec<String>,
 }
 
 impl Graph {
@@ -52,14 +63,18 @@ impl Graph {
         });
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let kind = parts.def.kind();
-        self.graph.add(name.into(), kind, parts.payload.into(), inputs, parts.options)?;
+        let name = name.into();
+        let said_priority = parts.has_priority.then(|| name.clone());
+        self.graph.add(name, kind, parts.payload.into(), inputs, parts.options)?;
+        self.with_priority.extend(said_priority);
         self.defs.insert(kind, parts.def);
         Ok(())
     }
 
-    /// The graph for the client, and the functions in it.
-    pub fn into_parts(self) -> (TaskGraph, Vec<&'static TaskDef>) {
-        (self.graph, self.defs.into_values().collect())
+    /// The graph without its types.
+    pub fn into_parts(self) -> GraphParts {
+        let defs = self.defs.into_values().collect();
+        GraphParts { graph: self.graph, defs, with_priority: self.with_priority }
     }
 }
 

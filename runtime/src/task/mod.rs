@@ -13,7 +13,7 @@ pub mod items;
 pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPlain, Input, IntoArg, TaskArgs};
 pub use call::{Call, CallParts, TaskResult};
 pub use future::{ClientError, Future, FutureInner, ResultSource};
-pub use graph::{Graph, Key, key};
+pub use graph::{Graph, GraphParts, Key, key};
 /// For the code that the macros write.
 #[doc(hidden)]
 pub use inventory;

@@ -1,0 +1,288 @@
+//! The bare command: one node of a cluster, until Ctrl-C.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use starling_actors::{Node, NodeConfig, NodeRole, RecordConfig};
+use starling_core::spec::Resources;
+use starling_runtime::mesh::Multiaddr;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::config::ConfigFile;
+use super::connection::{ConnectionOptions, secret};
+use super::parse::{parse_addrs, parse_record_limit, parse_resources, parse_size};
+use super::{CliError, block_on, tell};
+
+/// How the node is to be.
+#[derive(Debug, Args)]
+pub(super) struct NodeOptions {
+    /// What the node does. Without it, a node that joins others is a worker, and one that does not is the scheduler.
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+
+    #[command(flatten)]
+    connection: ConnectionOptions,
+
+    /// Where to listen. The scheduler listens on /ip4/0.0.0.0/tcp/8786; a worker on a port that the system chooses.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+
+    /// Dial out only, open no port.
+    #[arg(long, conflicts_with = "listen")]
+    no_listen: bool,
+
+    /// How many tasks a worker runs at once. The default is the number of cores.
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
+
+    /// How many bytes of results a worker holds at most, such as 4GiB. The default is no limit.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory_limit: Option<u64>,
+
+    /// What a worker has of resources that tasks may ask for, under names of your choice: gpu=1,disk=0.5.
+    #[arg(long, value_name = "NAME=AMOUNT,...", value_parser = parse_resources)]
+    resources: Option<Resources>,
+
+    /// How many workers the scheduler may lose while they run a task before it gives the task up. The default is 3.
+    #[arg(long, value_name = "N")]
+    allowed_failures: Option<u32>,
+
+    /// Keep a record of what the scheduler is told in this file, for `node replay`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+
+    /// How large the record may get; the oldest of it goes first. The default is 256MiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_record_limit)]
+    record_limit: Option<u64>,
+
+    /// A name for people. The default is the host's.
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Role {
+    Scheduler,
+    Worker,
+}
+
+/// Runs a node with these options until it stops.
+pub(super) fn serve(options: &NodeOptions) -> Result<(), CliError> {
+    let file = ConfigFile::load(options.connection.config.as_deref())?;
+    block_on(serve_until_stopped(node_config(options, &file)?))
+}
+
+fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, CliError> {
+    let join = parse_addrs(options.connection.join_or(file))?;
+    let role = match options.role.or(file.role) {
+        Some(Role::Scheduler) => NodeRole::Scheduler,
+        Some(Role::Worker) if join.is_empty() => return Err(CliError::WorkerWithoutJoin),
+        Some(Role::Worker) => NodeRole::Worker,
+        None if join.is_empty() => NodeRole::Scheduler,
+        None => NodeRole::Worker,
+    };
+    options.check_role(role)?;
+    let listen_texts = if options.listen.is_empty() { &file.listen } else { &options.listen };
+    let listen =
+        match (options.no_listen || (file.no_listen && options.listen.is_empty()), listen_texts.is_empty(), role) {
+            (true, _, _) => Vec::new(),
+            (false, false, _) => parse_addrs(listen_texts)?,
+            (false, true, NodeRole::Scheduler) => parse_addrs(&["/ip4/0.0.0.0/tcp/8786".to_owned()])?,
+            (false, true, NodeRole::Worker) => parse_addrs(&["/ip4/0.0.0.0/tcp/0".to_owned()])?,
+        };
+    let defaults = NodeConfig::new(role);
+    let nthreads = options.threads.or(file.threads).unwrap_or(defaults.nthreads);
+    if nthreads == 0 {
+        return Err(CliError::NoThreads);
+    }
+    let memory_limit = options.memory_limit.or(file.memory_limit_bytes()?).unwrap_or(0);
+    let resources = options.resources.clone().or(file.resources()?).unwrap_or_default();
+    let allowed_failures = options.allowed_failures.or(file.allowed_failures).unwrap_or(defaults.allowed_failures);
+    let record = record(options, file)?;
+    let is_first = role == NodeRole::Scheduler && join.is_empty();
+    let secret = secret(&options.connection, file, is_first)?;
+    if secret.is_none() {
+        tell(format_args!(
+            "warning: running without a secret: anybody who can reach this node may run code on it (--insecure)"
+        ));
+    }
+    let name =
+        options.name.clone().or_else(|| file.name.clone()).or_else(host_name).unwrap_or_else(|| defaults.name.clone());
+    Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory_limit, resources, allowed_failures, record })
+}
+
+/// The record to keep, if one is asked for. A limit alone asks for none.
+fn record(options: &NodeOptions, file: &ConfigFile) -> Result<Option<RecordConfig>, CliError> {
+    let limit_bytes = options.record_limit.or(file.record_limit_bytes()?).unwrap_or(RecordConfig::LIMIT_BYTES_DEFAULT);
+    let path = options.record.clone().or_else(|| file.record.clone());
+    Ok(path.map(|path| RecordConfig { path, limit_bytes }))
+}
+
+impl NodeOptions {
+    /// Refuses what would be without effect. Only on the command line: one configuration file may serve all nodes.
+    fn check_role(&self, role: NodeRole) -> Result<(), CliError> {
+        let misplaced = match role {
+            NodeRole::Scheduler => vec![(self.resources.is_some(), "--resources", "worker")],
+            NodeRole::Worker => vec![
+                (self.allowed_failures.is_some(), "--allowed-failures", "scheduler"),
+                (self.record.is_some(), "--record", "scheduler"),
+                (self.record_limit.is_some(), "--record-limit", "scheduler"),
+            ],
+        };
+        match misplaced.into_iter().find(|(is_given, ..)| *is_given) {
+            Some((_, option, role)) => Err(CliError::OfOtherRole { option, role }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
+    let mut interrupts = Interrupts::listen()?;
+    let (role, listens) = (config.role, !config.listen.is_empty());
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        () = interrupts.next() => return Ok(()),
+    };
+    for addr in node.listen_addrs() {
+        tell(format_args!("listening on {addr}"));
+    }
+    match role {
+        NodeRole::Scheduler => tell(format_args!(
+            "scheduler {} is ready; on the other machines run: node --join {}",
+            node.id(),
+            reachable(&node.listen_addrs()).map_or("ADDRESS".to_owned(), ToString::to_string)
+        )),
+        NodeRole::Worker if listens => tell(format_args!("worker {} is ready", node.id())),
+        NodeRole::Worker => tell(format_args!("worker {} is ready; it opens no port", node.id())),
+    }
+    tokio::select! {
+        stopped = node.stopped() => Err(CliError::Stopped(stopped)),
+        () = interrupts.next() => {
+            tell(format_args!("leaving; press Ctrl-C again to stop at once"));
+            tokio::select! {
+                () = node.shutdown() => Ok(()),
+                () = interrupts.next() => Ok(()),
+            }
+        }
+    }
+}
+
+/// The address that other machines are most likely to reach: one that is not loopback, if there is one.
+fn reachable(addrs: &[Multiaddr]) -> Option<&Multiaddr> {
+    let is_loopback =
+        |addr: &&Multiaddr| ["/ip4/127.", "/ip6/::1/"].iter().any(|own| addr.to_string().starts_with(own));
+    addrs.iter().find(|addr| !is_loopback(addr)).or(addrs.first())
+}
+
+/// Ctrl-C, and the signal by which a service manager stops a service.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// From here on the signals no longer end the process by themselves.
+    fn listen() -> Result<Interrupts, CliError> {
+        let listen = |kind| signal(kind).map_err(CliError::Signals);
+        Ok(Interrupts { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use starling_core::spec::Amount;
+    use starling_runtime::mesh::parse_addr;
+
+    use super::super::{Cli, USAGE};
+    use super::*;
+
+    fn options<'a>(args: impl IntoIterator<Item = &'a str>) -> NodeOptions {
+        Cli::try_parse_from(args).unwrap().node
+    }
+
+    fn file(text: &str) -> ConfigFile {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.toml");
+        std::fs::write(&path, text).unwrap();
+        ConfigFile::load(Some(&path)).unwrap()
+    }
+
+    #[test]
+    fn the_two_bare_commands_have_the_roles_and_ports_that_the_readme_says() {
+        let config = |args: &[&str]| {
+            let mut all = vec!["node", "--insecure"];
+            all.extend(args);
+            node_config(&options(all), &ConfigFile::default()).unwrap()
+        };
+        let scheduler = config(&["--role", "scheduler"]);
+        assert_eq!(scheduler.role, NodeRole::Scheduler);
+        assert_eq!(scheduler.listen, [parse_addr("/ip4/0.0.0.0/tcp/8786").unwrap()]);
+        let worker = config(&["--join", "10.12.0.10:8786"]);
+        assert_eq!(worker.role, NodeRole::Worker);
+        assert_eq!(worker.join, [parse_addr("/ip4/10.12.0.10/tcp/8786").unwrap()]);
+    }
+
+    #[test]
+    fn the_line_for_other_machines_names_an_address_that_they_can_reach() {
+        let addrs = ["/ip4/127.0.0.1/tcp/8786", "/ip4/10.12.0.10/tcp/8786"].map(|text| parse_addr(text).unwrap());
+        assert_eq!(reachable(&addrs), Some(&addrs[1]));
+        assert_eq!(reachable(&addrs[..1]), Some(&addrs[0]));
+    }
+
+    #[test]
+    fn a_worker_without_a_node_to_join_is_a_wrong_use() {
+        let options = options(["node", "--insecure", "--role", "worker"]);
+        let error = node_config(&options, &ConfigFile::default()).unwrap_err();
+        assert_eq!(error.exit_code(), USAGE);
+    }
+    #[test]
+    fn what_a_node_of_the_other_role_has_is_refused_on_the_command_line_and_passed_over_in_a_file() {
+        let error = |args: &[&str]| {
+            let mut all = vec!["node", "--insecure"];
+            all.extend(args);
+            node_config(&options(all), &ConfigFile::default()).unwrap_err()
+        };
+        let refused = error(&["--role", "scheduler", "--resources", "gpu=1"]);
+        assert_eq!(refused.to_string(), "--resources is for a worker: give it to a node of that role");
+        assert_eq!(refused.exit_code(), USAGE);
+        for args in [&["--allowed-failures", "1"][..], &["--record", "file"], &["--record-limit", "1GiB"]] {
+            let mut all = vec!["--join", "10.12.0.10:8786"];
+            all.extend(args);
+            assert!(matches!(error(&all), CliError::OfOtherRole { option, .. } if option == args[0]));
+        }
+
+        let file =
+            file("insecure = true\nresources = 'gpu=2'\nallowed-failures = 7\nrecord = 'log'\nrecord-limit = '1GiB'\n");
+        let worker = node_config(&options(["node", "--join", "10.12.0.10:8786"]), &file).unwrap();
+        assert_eq!(worker.resources, Resources::from([("gpu".to_owned(), Amount::whole(2))]));
+        let scheduler = node_config(&options(["node", "--role", "scheduler"]), &file).unwrap();
+        assert_eq!(scheduler.allowed_failures, 7);
+        assert_eq!(scheduler.record, Some(RecordConfig { path: "log".into(), limit_bytes: 1 << 30 }));
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let file = file("insecure = true\nallowed-failures = 7\nrecord = 'log'\nrecord-limit = '1GiB'\n");
+        let args = ["node", "--allowed-failures", "0", "--record", "other", "--record-limit", "2MiB"];
+        let config = node_config(&options(args), &file).unwrap();
+        assert_eq!(config.allowed_failures, 0);
+        assert_eq!(config.record, Some(RecordConfig { path: "other".into(), limit_bytes: 2 << 20 }));
+        let limit_alone =
+            node_config(&options(["node", "--insecure", "--record-limit", "2MiB"]), &ConfigFile::default());
+        assert_eq!(limit_alone.unwrap().record, None);
+    }
+}
