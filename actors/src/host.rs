@@ -1,9 +1,16 @@
-//! Where actors run: an actix system of the node's own, one arbiter an actor.
+//! Where actors run: an actix system of the node's own, one arbiter an actor, and in place.
 //!
 //! The node brings its own `System` thread, so that it can be embedded in any tokio service. Each vital actor has an
 //! arbiter to itself, so that none waits for another. An actor that panics is gone, and the node with it.
+//!
+//! **In place.** A wake-up across threads costs more than what most inputs take: so whoever adds to the inbox of an actor that
+//! nobody is running runs it, there and then, and its arbiter has nothing to do. If somebody is running it, that one takes
+//! what was added too. One who has done so for [`ROUNDS_IN_PLACE`] hands over to the arbiter, so that nobody is kept from work of
+//! its own. At no time do two threads run one actor.
 
-use std::sync::{Arc, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,27 +18,32 @@ use actix::{Actor, Addr, Arbiter, ArbiterHandle, AsyncContext, Context, Handler,
 use starling_runtime::inbox::Inbox;
 use tokio::sync::watch;
 
+/// How often one who runs an actor in place takes what was added meanwhile.
+const ROUNDS_IN_PLACE: u32 = 16;
+
 /// What an actor of a node is to this module, which keeps actix behind it: it takes what comes, one input after the
-/// other, and performs what follows from them together.
-pub(crate) trait Vital: Unpin + 'static {
+/// other, and performs what follows from them together. It must not block, nor care which thread it is on.
+pub(crate) trait Vital: Send + 'static {
     /// What may come.
-    type Input: Send + Unpin + 'static;
+    type Input: Send + 'static;
     /// How often it is ticked, if at all.
     const TICK: Option<Duration> = None;
+    /// Whether it may run on the threads of those who have something for it.
+    const IN_PLACE: bool = true;
 
     /// Takes one input.
     fn input(&mut self, input: Self::Input);
 
-    /// Called after the last input of those that had gathered.
+    /// Called after the last input of those that had gathered, and after a tick.
     fn perform(&mut self) {}
 
     fn tick(&mut self) {}
 }
 
-/// "There is something in your inbox."
+/// "You are to run."
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Wake;
+struct Run;
 
 /// A node's actix system on a thread of its own.
 pub(crate) struct ActorHost {
@@ -55,34 +67,44 @@ impl ActorHost {
         Ok(ActorHost { system, thread: Some(thread), fault: watch::Sender::new(None) })
     }
 
-    /// Starts an actor on an arbiter of its own. It is woken when its inbox, full at `full`, has something.
+    /// Starts an actor with an arbiter of its own. It is run when its inbox, full at `full`, has something.
     pub(crate) fn spawn<A: Vital>(
         &self,
         name: &'static str,
         full: usize,
-        make: impl FnOnce(Inbox<A::Input>) -> A + Send + 'static,
+        make: impl FnOnce(Inbox<A::Input>) -> A,
     ) -> std::io::Result<Inbox<A::Input>> {
-        let address: Arc<OnceLock<Addr<Driven<A>>>> = Arc::default();
-        let inbox = Inbox::new(full, {
-            let address = Arc::clone(&address);
-            move || {
-                if let Some(address) = address.get() {
-                    address.do_send(Wake);
+        let arbiter = self.new_arbiter()?;
+        let fault = self.fault.clone();
+        let driven = Arc::new_cyclic(|driven: &Weak<Driven<A>>| {
+            let inbox = Inbox::new(full, {
+                let driven = driven.clone();
+                move || {
+                    if let Some(driven) = driven.upgrade() {
+                        driven.wake();
+                    }
                 }
+            });
+            let running = Running { actor: Some(make(inbox.clone())), inputs: Vec::new() };
+            Driven {
+                // Nobody runs it before its arbiter is there.
+                state: AtomicU8::new(RUNNING),
+                is_tick_due: AtomicBool::new(false),
+                running: Mutex::new(running),
+                inbox,
+                arbiter: OnceLock::new(),
+                name,
+                fault,
             }
         });
-        let fault = self.fault.clone();
-        let started = Driven::start_in_arbiter(&self.new_arbiter()?, {
-            let inbox = inbox.clone();
-            move |context| {
-                // Whatever came before the address was known.
-                context.notify(Wake);
-                Driven { actor: make(inbox.clone()), inbox, inputs: Vec::new(), name, fault }
-            }
+        let address = OnArbiter::start_in_arbiter(&arbiter, {
+            let driven = Arc::clone(&driven);
+            move |_| OnArbiter { driven }
         });
         // Only this function sets it.
-        let _ = address.set(started);
-        Ok(inbox)
+        let _ = driven.arbiter.set(address);
+        driven.run(ROUNDS_IN_PLACE);
+        Ok(driven.inbox.clone())
     }
 
     /// A new arbiter. It belongs to the system of the thread that makes it, so the system's own thread does.
@@ -109,47 +131,122 @@ impl Drop for ActorHost {
     }
 }
 
-/// An actor as actix sees it.
+/// Nobody runs the actor.
+const IDLE: u8 = 0;
+/// Somebody runs it, or its arbiter is about to.
+const RUNNING: u8 = 1;
+/// The same, and there is more for it to do.
+const PENDING: u8 = 2;
+
+/// An actor and who runs it.
 struct Driven<A: Vital> {
-    actor: A,
+    state: AtomicU8,
+    is_tick_due: AtomicBool,
+    /// Locked by the one who has put `state` to running, hence never contended.
+    running: Mutex<Running<A>>,
     inbox: Inbox<A::Input>,
-    /// Reused from wake to wake.
-    inputs: Vec<A::Input>,
+    /// Set before the actor runs for the first time.
+    arbiter: OnceLock<Addr<OnArbiter<A>>>,
     name: &'static str,
     fault: watch::Sender<Option<&'static str>>,
 }
 
-impl<A: Vital> Actor for Driven<A> {
+struct Running<A: Vital> {
+    /// `None` once it has panicked.
+    actor: Option<A>,
+    /// Reused from round to round.
+    inputs: Vec<A::Input>,
+}
+
+impl<A: Vital> Driven<A> {
+    /// There is something for the actor to do: it is run here, unless somebody runs it already.
+    fn wake(&self) {
+        let took = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            Some(if state == IDLE { RUNNING } else { PENDING })
+        });
+        if took == Ok(IDLE) {
+            if A::IN_PLACE { self.run(ROUNDS_IN_PLACE) } else { self.hand_over() }
+        }
+    }
+
+    /// Has the arbiter run the actor. The caller is the one who would have to.
+    fn hand_over(&self) {
+        if let Some(arbiter) = self.arbiter.get() {
+            arbiter.do_send(Run);
+        }
+    }
+
+    /// Runs the actor until it has nothing to do, at most so many rounds. The caller has put the state to running.
+    fn run(&self, rounds: u32) {
+        for _ in 0..rounds {
+            // A panic is a fault of ours: the actor is gone, and the node is told.
+            if catch_unwind(AssertUnwindSafe(|| self.round())).is_err() {
+                self.end();
+                self.fault.send_replace(Some(self.name));
+                return;
+            }
+            if self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return;
+            }
+            // More has come.
+            self.state.store(RUNNING, Ordering::Release);
+        }
+        self.hand_over();
+    }
+
+    fn round(&self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Running { actor: Some(actor), inputs } = &mut *running else { return };
+        if self.is_tick_due.swap(false, Ordering::AcqRel) {
+            actor.tick();
+        }
+        self.inbox.take(inputs);
+        for input in inputs.drain(..) {
+            actor.input(input);
+        }
+        actor.perform();
+    }
+
+    /// The actor is gone: nobody may go on waiting for it.
+    fn end(&self) {
+        self.inbox.close();
+        let gone = self.running.lock().unwrap_or_else(PoisonError::into_inner).actor.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(gone))).is_err() {
+            tracing::error!(actor = self.name, "an actor panicked while it was dropped");
+        }
+    }
+}
+
+/// The actor's part on its arbiter.
+struct OnArbiter<A: Vital> {
+    driven: Arc<Driven<A>>,
+}
+
+impl<A: Vital> Actor for OnArbiter<A> {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
         if let Some(pause) = A::TICK {
-            context.run_interval(pause, |driven, _| driven.actor.tick());
+            context.run_interval(pause, |this, _| {
+                this.driven.is_tick_due.store(true, Ordering::Release);
+                this.driven.wake();
+            });
         }
     }
 }
 
-impl<A: Vital> Handler<Wake> for Driven<A> {
+impl<A: Vital> Handler<Run> for OnArbiter<A> {
     type Result = ();
 
-    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        let mut inputs = std::mem::take(&mut self.inputs);
-        self.inbox.take(&mut inputs);
-        for input in inputs.drain(..) {
-            self.actor.input(input);
-        }
-        self.inputs = inputs;
-        self.actor.perform();
+    fn handle(&mut self, _: Run, _: &mut Context<Self>) {
+        self.driven.run(u32::MAX);
     }
 }
 
-impl<A: Vital> Drop for Driven<A> {
-    /// The runtime catches a panic in a handler and drops the actor: then nobody may go on waiting for it.
+impl<A: Vital> Drop for OnArbiter<A> {
+    /// The system has ended.
     fn drop(&mut self) {
-        self.inbox.close();
-        if std::thread::panicking() {
-            self.fault.send_replace(Some(self.name));
-        }
+        self.driven.inbox.close();
     }
 }
 
@@ -181,5 +278,63 @@ mod tests {
         // Full, and yet these end.
         inbox.extend_when_free([(), ()]).await;
         inbox.extend_when_free([()]).await;
+    }
+
+    /// Adds up what it gets, and tells how often it was run by two threads at once.
+    struct Adds {
+        is_running: Arc<AtomicBool>,
+        sum: u64,
+        total: watch::Sender<u64>,
+    }
+
+    impl Vital for Adds {
+        type Input = u64;
+
+        fn input(&mut self, input: u64) {
+            assert!(!self.is_running.swap(true, Ordering::SeqCst), "two threads run one actor");
+            self.sum += input;
+            assert!(self.is_running.swap(false, Ordering::SeqCst));
+        }
+
+        fn perform(&mut self) {
+            self.total.send_replace(self.sum);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_many_threads_add_is_taken_once_each_and_by_one_thread_at_a_time() {
+        let host = ActorHost::start().unwrap();
+        let (total, mut told) = watch::channel(0);
+        let inbox = host.spawn("adding", 1, |_| Adds { is_running: Arc::default(), sum: 0, total }).unwrap();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let inbox = inbox.clone();
+                std::thread::spawn(move || (0..10_000).for_each(|_| inbox.push(1)))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let all = tokio::time::timeout(Duration::from_secs(20), told.wait_for(|total| *total == 40_000)).await;
+        assert!(all.is_ok_and(|all| all.is_ok()), "something was lost");
+        assert_eq!(*host.fault().borrow(), None);
+    }
+
+    /// Says on which thread it runs.
+    struct Where(watch::Sender<Option<std::thread::ThreadId>>);
+
+    impl Vital for Where {
+        type Input = ();
+
+        fn input(&mut self, (): ()) {
+            self.0.send_replace(Some(std::thread::current().id()));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_actor_runs_on_the_thread_of_the_one_who_has_something_for_it() {
+        let host = ActorHost::start().unwrap();
+        let (place, told) = watch::channel(None);
+        let inbox = host.spawn("placed", 1, |_| Where(place)).unwrap();
+        inbox.push(());
+        assert_eq!(*told.borrow(), Some(std::thread::current().id()));
     }
 }

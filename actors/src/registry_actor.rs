@@ -178,6 +178,8 @@ impl RegistryActor {
 impl Vital for RegistryActor {
     type Input = Input;
     const TICK: Option<Duration> = Some(ROUND);
+    // Those who tell it have better to do.
+    const IN_PLACE: bool = false;
 
     fn input(&mut self, input: Input) {
         match input {

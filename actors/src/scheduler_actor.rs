@@ -1,10 +1,10 @@
 //! The scheduler's actor: links in, the machine, links out.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use starling_core::ids::{ClientId, NodeId, Time, WorkerId};
-use starling_core::scheduler::{Effects, Event, Scheduler};
+use starling_core::scheduler::{Effects, Event, Scheduler, TICK_US};
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerInfo};
 use tokio::sync::oneshot;
 
@@ -75,6 +75,11 @@ impl SchedulerActor {
 
 impl Vital for SchedulerActor {
     type Input = Input;
+    const TICK: Option<Duration> = Some(Duration::from_micros(TICK_US));
+
+    fn tick(&mut self) {
+        self.event(Event::Tick);
+    }
 
     fn input(&mut self, input: Input) {
         match input {
