@@ -131,6 +131,11 @@ impl Scheduler {
         if given {
             self.take_back(task, effects);
             self.steal_at = self.now;
+            // Before the one that gave it back gets something again.
+            let thief = self.pool.idle().filter(|thief| *thief != slot && self.may_move(task, *thief));
+            if let Some(thief) = thief.filter(|_| self.jobs.get(task).is_some_and(|record| record.state.is_ready())) {
+                self.assign(task, thief, effects);
+            }
         } else if self.phase_of(task) == Some(Phase::Asked) {
             let kind = self.jobs.get(task).map_or(0, |record| record.kind);
             self.change_phase(task, Phase::Begun, self.kinds.expected_us(kind));

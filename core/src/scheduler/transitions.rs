@@ -144,6 +144,9 @@ impl Scheduler {
                     if *unfinished == 0 {
                         self.pool.change_phase(*worker, (*phase, *expected_us), (Phase::Sent, *expected_us));
                         *phase = Phase::Sent;
+                        if self.pool.has_much_room_ahead(*worker) {
+                            self.ahead_roomy.push(*worker);
+                        }
                     }
                 }
                 _ => {}

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::failure::{FailureCause, TaskFailure};
 use crate::ids::{Attempt, ClientId, JobId, KindId, NodeId, TaskId, Time, WorkerId};
 use crate::scheduler::{Config, Effects, Event, Scheduler, TaskState};
-use crate::spec::{TaskOptions, TaskSpec};
+use crate::spec::{Amount, TaskOptions, TaskSpec};
 use crate::wire::{FromClient, FromWorker, KindInfo, ResultAt, ToClient, ToWorker, WorkerInfo};
 
 /// How many workers may be lost under a task here.
@@ -20,6 +20,8 @@ pub(super) struct Env {
     pub(super) scheduler: Scheduler,
     effects: Effects,
     next_token: u64,
+    /// The time of the next events, in microseconds.
+    pub(super) now_us: u64,
 }
 
 pub(super) fn task(index: u32) -> TaskId {
@@ -55,28 +57,36 @@ pub(super) fn round_trip<T: Serialize + DeserializeOwned>(message: &T) -> T {
 
 impl Env {
     pub(super) fn empty() -> Env {
-        let kind = |kind, name: &str| KindInfo { kind: KindId(kind), name: name.into(), signature: "fn()".into() };
-        let kinds = vec![kind(1, "work"), kind(2, "other")];
-        let config = Config {
-            kinds,
-            allowed_failures: ALLOWED_FAILURES,
-            send_ahead: false,
-            stealing: false,
-            ..Config::default()
-        };
-        Env { scheduler: Scheduler::new(config), effects: Effects::default(), next_token: 100 }
+        // What these two decide is tested by itself, and would be in the way elsewhere.
+        Env::empty_with(|config| (config.send_ahead, config.stealing) = (false, false))
     }
 
-    /// Client 0 with job 0, and workers of so many threads, numbered from 1.
+    pub(super) fn empty_with(change: impl FnOnce(&mut Config)) -> Env {
+        let kind = |kind, name: &str| KindInfo { kind: KindId(kind), name: name.into(), signature: "fn()".into() };
+        let kinds = vec![kind(1, "work"), kind(2, "other")];
+        let mut config = Config { kinds, allowed_failures: ALLOWED_FAILURES, ..Config::default() };
+        change(&mut config);
+        Env { scheduler: Scheduler::new(config), effects: Effects::default(), next_token: 100, now_us: 0 }
+    }
+
+    /// Client 0 with job 0, and workers of so many threads, numbered from 1. Nothing is sent ahead or stolen.
     pub(super) fn new(nthreads: &[u32]) -> Env {
-        let mut env = Env::empty();
-        env.event(Event::ClientJoined { client: ClientId(0) });
-        env.client(0, FromClient::OpenJob { name: "job".into(), token: 0 });
+        Env::empty().populated(nthreads)
+    }
+
+    /// The same with the default configuration, or what is changed of it.
+    pub(super) fn with(nthreads: &[u32], change: impl FnOnce(&mut Config)) -> Env {
+        Env::empty_with(change).populated(nthreads)
+    }
+
+    fn populated(mut self, nthreads: &[u32]) -> Env {
+        self.event(Event::ClientJoined { client: ClientId(0) });
+        self.client(0, FromClient::OpenJob { name: "job".into(), token: 0 });
         for (worker, nthreads) in (1..).zip(nthreads) {
-            env.join(worker, *nthreads);
+            self.join(worker, *nthreads);
         }
-        env.effects = Effects::default();
-        env
+        self.effects = Effects::default();
+        self
     }
 
     pub(super) fn event(&mut self, event: Event) {
@@ -85,7 +95,7 @@ impl Env {
             Event::FromWorker { worker, message } => Event::FromWorker { worker, message: round_trip(&message) },
             other => other,
         };
-        self.scheduler.handle(Time(0), event, &mut self.effects);
+        self.scheduler.handle(Time(self.now_us), event, &mut self.effects);
         self.scheduler.check_invariants();
     }
 
@@ -101,6 +111,33 @@ impl Env {
         let node = NodeId([worker as u8; 32]);
         let info = WorkerInfo { node, name: format!("worker {worker}"), nthreads, ..WorkerInfo::default() };
         self.event(Event::WorkerJoined { worker: WorkerId(worker), info });
+    }
+
+    /// A worker with one thread and these resources, given as `gpu=1`.
+    pub(super) fn join_with(&mut self, worker: u32, resources: &[&str]) {
+        let resources = resources.iter().filter_map(|text| text.split_once('=')).collect::<Vec<_>>();
+        let resources =
+            resources.iter().map(|(name, text)| ((*name).to_owned(), Amount::parse(text).unwrap())).collect();
+        let node = NodeId([worker as u8; 32]);
+        let (name, host) = (format!("worker {worker}"), format!("host {worker}"));
+        let info = WorkerInfo { node, name, host, nthreads: 1, memory_limit: 0, resources };
+        self.event(Event::WorkerJoined { worker: WorkerId(worker), info });
+    }
+
+    /// Some time passes.
+    pub(super) fn tick_after(&mut self, micros: u64) {
+        self.now_us += micros;
+        self.event(Event::Tick);
+    }
+
+    pub(super) fn steal_answer(&mut self, worker: u32, index: u32, attempt: u32, given: bool) {
+        self.worker(worker, FromWorker::StealAnswer { task: task(index), attempt: Attempt(attempt), given });
+    }
+
+    /// A value of so many bytes is put on workers.
+    pub(super) fn scatter(&mut self, index: u32, nbytes: u64, workers: &[u32]) {
+        let workers = workers.iter().map(|worker| WorkerId(*worker)).collect();
+        self.client(0, FromClient::Scattered { job: JobId(0), values: vec![(index, nbytes, workers)] });
     }
 
     pub(super) fn lose(&mut self, worker: u32) {
@@ -194,7 +231,11 @@ fn describe_to_worker(message: &ToWorker) -> String {
                 .collect();
             assert_eq!(assignment.payload, format!("payload {}", assignment.task.index));
             let inputs = if inputs.is_empty() { String::new() } else { format!(" ({})", inputs.join(" ")) };
-            format!("compute {}#{}{inputs}", show(assignment.task), assignment.attempt.0)
+            let limit = match assignment.timeout_ms {
+                0 => String::new(),
+                timeout_ms => format!(" within {timeout_ms} ms"),
+            };
+            format!("compute {}#{}{inputs}{limit}", show(assignment.task), assignment.attempt.0)
         }
         ToWorker::Cancel { task, attempt } => format!("cancel {}#{}", show(*task), attempt.0),
         ToWorker::Free { task } => format!("free {}", show(*task)),

@@ -1,9 +1,15 @@
 //! Tests of the scheduler machine. Every effect is asserted: `expect` fails if one is missing or left over.
 
+mod admitting;
+mod ahead;
+mod asking;
 mod env;
 mod faults;
 mod fuzz;
 mod lifetime;
+mod moving;
 mod placing;
 mod queue;
+mod requirements;
+mod stealing;
 mod submitting;

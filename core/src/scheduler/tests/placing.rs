@@ -1,13 +1,6 @@
 use super::env::{Env, inner, spec};
-use crate::ids::{JobId, WorkerId};
+use crate::ids::WorkerId;
 use crate::scheduler::TaskState;
-use crate::wire::FromClient;
-
-/// Puts a value of so many bytes on workers.
-fn scatter(env: &mut Env, index: u32, nbytes: u64, workers: &[u32]) {
-    let workers = workers.iter().map(|worker| WorkerId(*worker)).collect();
-    env.client(0, FromClient::Scattered { job: JobId(0), values: vec![(index, nbytes, workers)] });
-}
 
 #[test]
 fn tasks_without_inputs_are_spread_over_the_idle_first() {
@@ -23,9 +16,9 @@ fn tasks_without_inputs_are_spread_over_the_idle_first() {
 fn a_task_goes_where_the_fewest_bytes_have_to_be_moved() {
     let mut env = Env::new(&[1, 1, 1]);
     env.quietly(|env| {
-        scatter(env, 0, 1_000_000_000, &[1]);
-        scatter(env, 1, 600_000_000, &[2, 3]);
-        scatter(env, 2, 600_000_000, &[3]);
+        env.scatter(0, 1_000_000_000, &[1]);
+        env.scatter(1, 600_000_000, &[2, 3]);
+        env.scatter(2, 600_000_000, &[3]);
     });
     env.submit(vec![spec(3, &[0, 1, 2])]);
     env.expect(&["w3 < compute 3#1 (0@1 1@2,3 2@3)", "c0 < accepted"]);
@@ -35,8 +28,8 @@ fn a_task_goes_where_the_fewest_bytes_have_to_be_moved() {
 fn among_equals_the_least_busy_worker_is_taken() {
     let mut env = Env::new(&[4, 4]);
     env.quietly(|env| {
-        scatter(env, 0, 1_000, &[1]);
-        scatter(env, 1, 1_000, &[1, 2]);
+        env.scatter(0, 1_000, &[1]);
+        env.scatter(1, 1_000, &[1, 2]);
         env.submit(vec![spec(2, &[0])]);
     });
     env.submit(vec![spec(3, &[1])]);
@@ -47,8 +40,8 @@ fn among_equals_the_least_busy_worker_is_taken() {
 fn a_task_goes_to_an_idle_worker_if_fetching_is_quicker_than_waiting() {
     let mut env = Env::new(&[1, 1]);
     env.quietly(|env| {
-        scatter(env, 0, 1_000, &[1]);
-        scatter(env, 1, 1_000_000_000, &[1]);
+        env.scatter(0, 1_000, &[1]);
+        env.scatter(1, 1_000_000_000, &[1]);
         env.submit(vec![spec(2, &[0])]);
     });
     // A gigabyte takes longer than the 5 ms that the first task is expected to run.
@@ -114,7 +107,7 @@ fn a_higher_priority_goes_first_even_before_what_was_begun() {
 fn a_worker_that_runs_dry_takes_from_the_longest_queue() {
     let mut env = Env::new(&[1, 1, 1]);
     env.quietly(|env| {
-        scatter(env, 0, 1_000_000_000, &[1]);
+        env.scatter(0, 1_000_000_000, &[1]);
         env.submit(vec![spec(1, &[]), spec(2, &[]), spec(3, &[])]);
         // Nobody is idle any more, so these stay where their input is.
         env.submit((4..10).map(|index| spec(index, &[0])).collect());

@@ -1,0 +1,84 @@
+//! How many tasks are known at a time.
+
+use super::env::{Env, spec, task};
+use crate::ids::{ClientId, JobId};
+use crate::scheduler::{Event, TaskState};
+use crate::wire::FromClient;
+
+fn small() -> Env {
+    Env::with(&[1], |config| (config.tasks_max, config.send_ahead, config.stealing) = (4, false, false))
+}
+
+#[test]
+fn a_submission_beyond_the_limit_is_taken_when_tasks_have_been_forgotten() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..3).map(|index| spec(index, &[])).collect()));
+    env.submit((3..6).map(|index| spec(index, &[])).collect());
+    env.expect(&[]);
+    assert_eq!(env.state(3), TaskState::Forgotten);
+    env.finish(1, 0, 1);
+    env.release(&[0, 1]);
+    let lines = env.take();
+    assert!(lines.contains(&"c0 < accepted".to_owned()), "{lines:?}");
+    assert_eq!(env.scheduler.counts().total(), 4);
+}
+
+#[test]
+fn the_limit_gives_way_when_nothing_else_is_to_be_done() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    // It needs all that are known, so that waiting for them to be forgotten would be for ever.
+    env.submit(vec![spec(4, &[0, 1, 2, 3])]);
+    env.expect(&[]);
+    for index in 0..4 {
+        env.finish(1, index, 1);
+    }
+    let lines = env.take();
+    assert!(lines.contains(&"c0 < accepted".to_owned()), "{lines:?}");
+    assert_eq!(env.state(4), TaskState::Processing);
+}
+
+#[test]
+fn what_is_kept_stays_in_order_and_may_be_released_and_scattered() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    env.submit(vec![spec(4, &[]), spec(5, &[])]);
+    env.scatter(6, 10, &[1]);
+    env.release(&[5]);
+    env.submit(vec![spec(7, &[6])]);
+    env.expect(&[]);
+    env.release(&[0, 1, 2, 3]);
+    let lines = env.take();
+    assert_eq!(lines.iter().filter(|line| *line == "c0 < accepted").count(), 2, "{lines:?}");
+    assert_eq!(
+        [4, 5, 6, 7].map(|index| env.state(index)),
+        [TaskState::Processing, TaskState::Forgotten, TaskState::Memory, TaskState::Processing]
+    );
+}
+
+#[test]
+fn a_job_that_is_cancelled_takes_what_is_kept_with_it() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    env.submit(vec![spec(4, &[])]);
+    env.client(0, FromClient::CancelJob { job: JobId(0) });
+    assert_eq!(env.state(4), TaskState::Erred);
+    let lines = env.take();
+    assert_eq!(lines.iter().filter(|line| line.ends_with("was cancelled")).count(), 5, "{lines:?}");
+}
+
+#[test]
+fn a_client_that_goes_on_regardless_is_refused_and_one_that_is_gone_leaves_nothing() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    let many = |first: u32| (first..first + 500_000).map(|index| spec(index, &[])).collect::<Vec<_>>();
+    env.submit(many(4));
+    env.submit(many(500_004));
+    env.expect(&[]);
+    env.submit(many(1_000_004));
+    let lines = env.take();
+    assert!(lines.len() == 1 && lines[0].starts_with("c0 < rejected: the scheduler knows 4 tasks"), "{lines:?}");
+    env.event(Event::ClientLost { client: ClientId(0) });
+    assert_eq!(env.scheduler.counts().total(), 0);
+    assert_eq!(env.scheduler.state(task(4)), TaskState::Forgotten);
+}
