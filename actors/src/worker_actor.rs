@@ -268,6 +268,5 @@ impl Vital for WorkerActor {
             self.on_status(self.status);
         }
         self.event(Event::Tick);
-        self.perform();
     }
 }
