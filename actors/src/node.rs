@@ -345,9 +345,14 @@ fn spawn_worker(
     registry: Inbox<registry_actor::Input>,
 ) -> Result<Inbox<worker_actor::Input>, NodeError> {
     let nthreads = config.nthreads.clamp(1, NTHREADS_MAX);
-    let machine =
-        Worker::new(worker::Config { node: mesh.node(), nthreads, fetches_max: 8, fetch_bytes_max: 64 << 20 })
-            .run_ahead(RUN_AHEAD_US);
+    let machine_config = worker::Config {
+        node: mesh.node(),
+        nthreads,
+        fetches_max: 8,
+        fetch_bytes_max: 64 << 20,
+        resources: config.resources.clone(),
+    };
+    let machine = Worker::new(machine_config).run_ahead(RUN_AHEAD_US);
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();

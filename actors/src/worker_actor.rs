@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use starling_core::ids::{NodeId, TaskId, Time, WorkerId};
-use starling_core::wire::{FromWorker, ToWorker};
-use starling_core::worker::{Effect, Event, Outcome, Worker};
+use starling_core::failure::FailureCause;
+use starling_core::ids::{Attempt, NodeId, TaskId, Time, WorkerId};
+use starling_core::wire::{FromWorker, ToWorker, WorkerStatus};
+use starling_core::worker::{Effect, Event, Execution, Outcome, TICK_US, Worker};
 use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
 use starling_runtime::mesh::Mesh;
@@ -48,8 +49,11 @@ pub(crate) struct WorkerActor {
     runtime: Handle,
     /// `None` while there is no scheduler.
     outbox: Option<Outbox<FromWorker>>,
-    /// Reused from event to event.
+    /// What was last known of this worker's memory and threads.
+    status: WorkerStatus,
+    /// Reused from event to event, and one while the other is being performed.
     effects: Vec<Effect>,
+    spare: Vec<Effect>,
     to_scheduler: Vec<FromWorker>,
     to_registry: Vec<(TaskId, Option<u64>)>,
 }
@@ -75,7 +79,9 @@ impl WorkerActor {
             mesh,
             runtime,
             outbox: None,
+            status: WorkerStatus::default(),
             effects: Vec::new(),
+            spare: Vec::new(),
             to_scheduler: Vec::new(),
             to_registry: Vec::new(),
         }
@@ -84,6 +90,12 @@ impl WorkerActor {
     fn event(&mut self, event: Event) {
         let now = Time(self.started.elapsed().as_micros() as u64);
         self.machine.handle(now, event, &mut self.effects);
+    }
+
+    /// The memory is known elsewhere, the threads here.
+    fn on_status(&mut self, status: WorkerStatus) {
+        self.status = WorkerStatus { threads_abandoned: self.executor.abandoned(), ..status };
+        self.event(Event::Status(self.status));
     }
 
     fn put(&mut self, task: TaskId, value: Value) -> Result<(), String> {
@@ -151,10 +163,58 @@ impl WorkerActor {
             inbox.push(Input::Event(Event::Fetched { from, outcome: outcome.into_iter().collect() }));
         });
     }
+
+    fn perform_one(&mut self, effect: Effect, freed: &mut Vec<(Value, u64)>) {
+        match effect {
+            Effect::ToScheduler(message) => {
+                match message {
+                    FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
+                    FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
+                    _ => {}
+                }
+                self.to_scheduler.push(message);
+            }
+            Effect::Fetch { from, node, tasks } => self.fetch(from, node, tasks),
+            Effect::Execute(execution) => self.execute(execution),
+            Effect::TakeBack { task, attempt } => {
+                let execution = self.executor.take_back(task, attempt);
+                self.event(Event::TakenBack { task, attempt, execution });
+            }
+            Effect::Abandon { task, attempt } => {
+                // If it has ended meanwhile, its end is told as always.
+                if self.executor.abandon(task, attempt) {
+                    tracing::warn!(%task, attempt = attempt.0, "a task was given up for its time");
+                    self.failed(task, attempt, FailureCause::Cancelled);
+                }
+            }
+            Effect::Leave => {}
+            Effect::Free { task } => {
+                freed.extend(self.store.remove(task));
+                if self.published.remove(&task) {
+                    self.to_registry.push((task, None));
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, execution: Execution) {
+        if let Err(execution) = self.executor.execute(execution) {
+            // The machine counts free threads, so this is a fault of ours; the task is told as failed rather than lost.
+            tracing::error!(task = %execution.task, "no thread is free for a task");
+            let cause = FailureCause::Store { message: "no thread is free".into() };
+            self.failed(execution.task, execution.attempt, cause);
+        }
+    }
+
+    fn failed(&mut self, task: TaskId, attempt: Attempt, cause: FailureCause) {
+        let outcome = Outcome::Failed { name: String::new(), cause };
+        self.event(Event::Executed { task, attempt, run_us: 0, outcome });
+    }
 }
 
 impl Vital for WorkerActor {
     type Input = Input;
+    const TICK: Option<Duration> = Some(Duration::from_micros(TICK_US));
 
     fn input(&mut self, input: Input) {
         match input {
@@ -164,6 +224,7 @@ impl Vital for WorkerActor {
                     self.event(Event::FromScheduler(message));
                 }
             }
+            Input::Event(Event::Status(status)) => self.on_status(status),
             Input::Event(event) => self.event(event),
             Input::Put { task, value, answer } => {
                 // The peer may have given up waiting.
@@ -178,46 +239,16 @@ impl Vital for WorkerActor {
     }
 
     fn perform(&mut self) {
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.spare);
         let mut freed = Vec::new();
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::ToScheduler(message) => {
-                    match message {
-                        FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
-                        FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
-                        _ => {}
-                    }
-                    self.to_scheduler.push(message);
-                }
-                Effect::Fetch { from, node, tasks } => self.fetch(from, node, tasks),
-                Effect::Execute(execution) => {
-                    if let Err(execution) = self.executor.execute(execution) {
-                        // The machine counts free threads, so this is a fault of ours; the task is told as failed
-                        // rather than lost.
-                        tracing::error!(task = %execution.task, "no thread is free for a task");
-                        let outcome = Outcome::Failed {
-                            name: String::new(),
-                            cause: starling_core::failure::FailureCause::Store { message: "no thread is free".into() },
-                        };
-                        self.inbox.push(Input::Event(Event::Executed {
-                            task: execution.task,
-                            attempt: execution.attempt,
-                            run_us: 0,
-                            outcome,
-                        }));
-                    }
-                }
-                Effect::Abandon { .. } | Effect::Leave => {}
-                Effect::Free { task } => {
-                    freed.extend(self.store.remove(task));
-                    if self.published.remove(&task) {
-                        self.to_registry.push((task, None));
-                    }
-                }
+        // What the threads answer may have effects itself.
+        while !self.effects.is_empty() {
+            std::mem::swap(&mut effects, &mut self.effects);
+            for effect in effects.drain(..) {
+                self.perform_one(effect, &mut freed);
             }
         }
-        self.effects = effects;
+        self.spare = effects;
         self.drop_values(freed);
         if !self.to_registry.is_empty() {
             self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
@@ -229,5 +260,13 @@ impl Vital for WorkerActor {
                 let _ = outbox.send(messages);
             }
         }
+    }
+
+    fn tick(&mut self) {
+        let threads_abandoned = self.executor.abandoned();
+        if threads_abandoned != self.status.threads_abandoned {
+            self.on_status(self.status);
+        }
+        self.event(Event::Tick);
     }
 }

@@ -58,6 +58,7 @@ impl SimNode {
             nthreads: rng.between(1, plan.nthreads_max) as u32,
             fetches_max: plan.fetches_max,
             fetch_bytes_max: plan.fetch_bytes_max,
+            resources: Default::default(),
         };
         SimNode {
             number,
@@ -117,6 +118,10 @@ impl SimNode {
                 Effect::Execute(execution) => {
                     let run_us = rng.between(0, plan.run_max_us);
                     deeds.push((run_us, Deed::Compute(self.begin(execution, run_us)?)));
+                }
+                // Simulated threads have no queue: what was handed out has begun.
+                Effect::TakeBack { task, attempt } => {
+                    deeds.push((0, Deed::Report(Event::TakenBack { task, attempt, execution: None })));
                 }
                 Effect::Abandon { .. } | Effect::Leave => {}
                 Effect::Free { task } => {

@@ -91,7 +91,7 @@ impl Worker {
     }
 
     pub(super) fn start_fetches(&mut self, effects: &mut Vec<Effect>) {
-        while self.batches.len() < self.config.fetches_max {
+        while !self.status.is_paused() && self.batches.len() < self.config.fetches_max {
             let Some((_, worker)) = self.askable.pop_first() else { break };
             let Some(peer) = self.peers.get_mut(&worker) else { continue };
             peer.listed = None;
@@ -180,22 +180,29 @@ impl Worker {
     fn on_arrived(&mut self, task: TaskId, nbytes: u64, effects: &mut Vec<Effect>) {
         let Some(missing) = self.missing.get_mut(&task) else { return };
         missing.place = Place::Fetch;
+        self.on_written(task, nbytes, effects);
+    }
+
+    /// An output has come into the store otherwise than by an assignment that has ended.
+    pub(super) fn on_written(&mut self, task: TaskId, nbytes: u64, effects: &mut Vec<Effect>) {
         let was_here = self.memory.contains_key(&task);
-        let is_needed = missing.users > 0;
+        let missing = self.missing.get(&task);
+        let is_needed = missing.is_some_and(|missing| missing.users > 0);
+        let is_told = missing.is_some_and(|missing| missing.is_acquired);
         let assigned = self.assignments.get(&task).map(|assigned| (assigned.attempt, assigned.state));
         match assigned {
             // It was to be computed here, and need not be now.
             Some((attempt, AssignedState::Waiting { .. } | AssignedState::Ready)) => {
                 self.drop_assignment(task, effects);
-                self.take_in(task, nbytes, false);
                 let report = FromWorker::Finished { task, attempt, nbytes, run_us: 0, inline: None };
                 effects.push(Effect::ToScheduler(report));
+                self.take_in(task, nbytes, false, effects);
             }
             // The completion will tell the scheduler.
-            Some((_, AssignedState::Executing)) => self.take_in(task, nbytes, !is_needed),
+            Some((_, AssignedState::Executing)) => self.take_in(task, nbytes, !is_needed, effects),
             None => {
-                self.take_in(task, nbytes, !is_needed);
-                if is_needed && !was_here {
+                self.take_in(task, nbytes, !is_needed, effects);
+                if is_needed && !was_here && !is_told {
                     effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
                 }
             }
@@ -208,7 +215,7 @@ impl Worker {
         let Some(missing) = self.missing.get_mut(&task) else { return };
         missing.place = Place::Fetch;
         missing.tried.push(from);
-        if missing.users == 0 {
+        if !missing.is_wanted() {
             self.missing.remove(&task);
             self.free_if_doomed(task, effects);
             return;

@@ -32,8 +32,10 @@ pub(super) struct Missing {
     pub(super) untried: SmallVec<[WorkerId; 2]>,
     /// Who was asked in vain, or cannot be asked.
     pub(super) tried: SmallVec<[WorkerId; 2]>,
-    /// How many input edges of assignments wait for it; 0 only in flight.
+    /// How many input edges of assignments wait for it; 0 only in flight, or if it is acquired.
     pub(super) users: u32,
+    /// Whether the scheduler wants a copy here, and waits for the answer.
+    pub(super) is_acquired: bool,
     /// The assignments that wait, with their serials, once an edge; some may have been dropped.
     waiting: SmallVec<[(TaskId, u64); 1]>,
 }
@@ -43,15 +45,22 @@ pub(super) struct Missing {
 pub(super) enum Place {
     /// Something stale of the same id is under way.
     Blocked,
-    /// To be asked for: it is in the queue of every untried holder.
+    /// To be asked for: it is in the queue of every untried holder. There is one that is known, or it is assigned here.
     Fetch,
     /// Asked of this worker.
     Flight { from: WorkerId },
 }
 
+impl Missing {
+    /// Whether it stays when it comes.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.users > 0 || self.is_acquired
+    }
+}
+
 impl Worker {
-    /// An assignment waits for this input.
-    pub(super) fn await_input(&mut self, input: &InputAt, task: TaskId, serial: u64, priority: Priority) {
+    /// An assignment waits for this input, named with its serial; or the scheduler wants a copy here.
+    pub(super) fn await_input(&mut self, input: &InputAt, waiter: Option<(TaskId, u64)>, priority: Priority) {
         let is_blocked = self.stale.contains_key(&input.task);
         let is_new = !self.missing.contains_key(&input.task);
         let missing = self.missing.entry(input.task).or_insert_with(|| Missing {
@@ -61,10 +70,16 @@ impl Worker {
             untried: SmallVec::new(),
             tried: SmallVec::new(),
             users: 0,
+            is_acquired: false,
             waiting: SmallVec::new(),
         });
-        missing.users += 1;
-        missing.waiting.push((task, serial));
+        match waiter {
+            Some(waiter) => {
+                missing.users += 1;
+                missing.waiting.push(waiter);
+            }
+            None => missing.is_acquired = true,
+        }
         let mut is_changed = is_new || priority < missing.priority;
         missing.priority = missing.priority.min(priority);
         for holder in &input.holders {
@@ -81,12 +96,16 @@ impl Worker {
     }
 
     /// An output is now in the store: assignments that waited for it come a step nearer.
-    pub(super) fn take_in(&mut self, task: TaskId, nbytes: u64, is_doomed: bool) {
+    pub(super) fn take_in(&mut self, task: TaskId, nbytes: u64, is_doomed: bool, effects: &mut Vec<Effect>) {
         let held = self.memory.entry(task).or_insert(Held { nbytes, users: 0, is_doomed });
         held.nbytes = nbytes;
         held.is_doomed &= is_doomed;
         let Some(missing) = self.missing.get_mut(&task) else { return };
         held.users += std::mem::take(&mut missing.users);
+        if std::mem::take(&mut missing.is_acquired) {
+            held.is_doomed = false;
+            effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
+        }
         let waiting = std::mem::take(&mut missing.waiting);
         if !matches!(missing.place, Place::Flight { .. }) {
             self.missing.remove(&task);
@@ -118,7 +137,7 @@ impl Worker {
                 self.free_if_doomed(*input, effects);
             } else if let Some(missing) = self.missing.get_mut(input) {
                 missing.users -= 1;
-                if missing.users == 0 && !matches!(missing.place, Place::Flight { .. }) {
+                if !missing.is_wanted() && !matches!(missing.place, Place::Flight { .. }) {
                     self.missing.remove(input);
                 } else if missing.waiting.len() > WAITING_COMPACTED_MIN + 2 * missing.users as usize {
                     let assignments = &self.assignments;
@@ -146,9 +165,22 @@ impl Worker {
         }
     }
 
+    /// The scheduler's wish for a copy here, if there is one, cannot be granted, or is no more.
+    pub(super) fn end_acquisition(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        let Some(missing) = self.missing.get_mut(&task) else { return };
+        if !std::mem::take(&mut missing.is_acquired) {
+            return;
+        }
+        if missing.users == 0 && !matches!(missing.place, Place::Flight { .. }) {
+            self.missing.remove(&task);
+        }
+        effects.push(Effect::ToScheduler(FromWorker::NotAcquired { task }));
+    }
+
     /// Fails the assignments that wait for an output which cannot be stored here. Its holders have it still, so that
     /// asking others, or computing it again, would be of no use.
     pub(super) fn on_no_room(&mut self, input: TaskId, message: &str, effects: &mut Vec<Effect>) {
+        self.end_acquisition(input, effects);
         let Some(missing) = self.missing.get_mut(&input) else { return };
         for (task, serial) in std::mem::take(&mut missing.waiting) {
             let Some(assigned) = self.assignments.get(&task).filter(|assigned| assigned.serial == serial) else {
@@ -162,16 +194,20 @@ impl Worker {
         }
     }
 
-    /// Gives the assignments back that wait for an output which nobody is left to be asked for.
+    /// Gives the assignments back that wait for an output which nobody is left to be asked for, and which is not to be
+    /// computed here either.
     pub(super) fn give_up_if_nowhere(&mut self, input: TaskId, effects: &mut Vec<Effect>) {
         let Some(missing) = self.missing.get_mut(&input).filter(|missing| missing.place == Place::Fetch) else {
             return;
         };
         let peers = &self.peers;
-        if missing.untried.iter().any(|holder| peers.contains_key(holder)) {
+        if missing.untried.iter().any(|holder| peers.contains_key(holder)) || self.assignments.contains_key(&input) {
             return;
         }
         let Some(mut missing) = self.missing.remove(&input) else { return };
+        if missing.is_acquired {
+            effects.push(Effect::ToScheduler(FromWorker::NotAcquired { task: input }));
+        }
         missing.tried.append(&mut missing.untried);
         for (task, serial) in missing.waiting {
             let Some(assigned) = self.assignments.get(&task).filter(|assigned| assigned.serial == serial) else {

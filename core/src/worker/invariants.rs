@@ -1,11 +1,12 @@
 //! What must hold between events. A failure here is a fault of ours, never of a peer's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::TaskId;
+use crate::spec::Amount;
 
 use super::inputs::Place;
-use super::run::Fate;
+use super::run::{Fate, Running};
 use super::{AssignedState, Worker};
 
 impl Worker {
@@ -28,6 +29,8 @@ impl Worker {
             self.check_missing(*task);
         }
         assert!(users.is_empty(), "inputs that are neither here nor awaited: {users:?}");
+        assert!(self.withdrawn.is_empty(), "what waits for {:?} was not looked at", self.withdrawn);
+        self.check_ready();
         self.check_threads();
         self.check_fetches();
     }
@@ -48,8 +51,6 @@ impl Worker {
                 AssignedState::Ready => {
                     assert_eq!(not_here + is_blocked, 0, "{task} is ready without its inputs");
                     assert!(!self.memory.contains_key(task), "{task} is here and waits for a thread");
-                    let handed_out_max = self.ahead.tasks_max(self.config.nthreads);
-                    assert!(self.running.len() >= handed_out_max, "{task} is ready and a thread is free");
                 }
                 AssignedState::Executing => {
                     assert_eq!(not_here, 0, "{task} runs without its inputs");
@@ -68,14 +69,15 @@ impl Worker {
         match missing.place {
             Place::Blocked => assert!(self.stale.contains_key(&task), "{task} is blocked by nothing"),
             Place::Fetch => {
-                assert!(missing.users > 0, "{task} is to be fetched for nobody");
+                assert!(missing.is_wanted(), "{task} is to be fetched for nobody");
                 assert!(!self.memory.contains_key(&task), "{task} is to be fetched and is here");
                 let holders = || missing.untried.iter().filter_map(|holder| Some((holder, self.peers.get(holder)?)));
-                assert!(holders().next().is_some(), "{task} can be fetched from nobody");
+                let is_assigned = self.assignments.contains_key(&task);
+                assert!(is_assigned || holders().next().is_some(), "{task} can be fetched from nobody");
                 for (holder, peer) in holders() {
                     let is_busy = self.batches.contains_key(holder);
                     assert!(is_busy || peer.listed.is_some(), "{task} could be asked of {holder:?}");
-                    let has_room = self.batches.len() < self.config.fetches_max;
+                    let has_room = self.batches.len() < self.config.fetches_max && !self.status.is_paused();
                     assert!(is_busy || !has_room, "{task} could be fetched from {holder:?} now");
                 }
             }
@@ -89,16 +91,55 @@ impl Worker {
         }
     }
 
+    /// What is ready and not handed out has a reason, and will be looked at when the reason is gone.
+    fn check_ready(&self) {
+        let mut held_back = BTreeSet::new();
+        for (_, task, serial) in &self.held_back {
+            let assigned = self.assignments.get(task).filter(|assigned| assigned.serial == *serial);
+            if let Some(assigned) = assigned.filter(|assigned| assigned.state == AssignedState::Ready) {
+                assert!(!self.has_room_for(&assigned.requirements), "{task} is held back by nothing");
+                held_back.insert(*task);
+            }
+        }
+        let ready = self.assignments.iter().filter(|entry| entry.1.state == AssignedState::Ready);
+        let ready = ready.filter(|entry| !held_back.contains(entry.0));
+        let Some((task, first)) = ready.min_by_key(|entry| (entry.1.priority, *entry.0)) else { return };
+        let listed = self.ready.iter().any(|entry| entry.0.1 == *task && entry.0.2 == first.serial);
+        assert!(listed, "{task} is ready and in no list");
+        let slots_max = match first.timeout_ms {
+            0 => self.ahead.tasks_max(self.config.nthreads),
+            _ => self.config.nthreads as usize,
+        };
+        let has_slot = self.slots_taken() < slots_max;
+        assert!(!has_slot || self.status.is_paused(), "{task} is ready and a slot is free");
+    }
+
     fn check_threads(&self) {
-        let most = (self.config.nthreads * super::HANDED_OUT_PER_THREAD_MAX) as usize;
-        assert!(self.running.len() <= most, "more tasks are handed out than the threads' queue holds");
+        let suspended = self.running.values().filter(|running| running.is_suspended).count();
+        assert_eq!(suspended, self.suspended, "the slots are counted wrongly");
+        let mut taken: BTreeMap<String, Amount> = BTreeMap::new();
+        for required in self.running.values().filter_map(|running| running.requirements.as_ref()) {
+            for (name, amount) in required.resources.iter().filter(|entry| entry.1.0 > 0) {
+                taken.entry(name.clone()).or_default().0 += amount.0;
+            }
+        }
+        assert_eq!(&taken, self.taken.amounts(), "resources are counted wrongly");
+        for (deadline, task) in &self.deadlines {
+            let running = self.running.get(task);
+            assert!(
+                running.is_some_and(|it| it.deadline == Some(*deadline)),
+                "{task} is not running, and has a deadline"
+            );
+        }
         for (task, running) in &self.running {
             match running.fate {
                 Fate::Reported => assert!(self.assignments.contains_key(task), "{task} runs for nobody"),
                 Fate::Dropped { .. } => {
                     assert!(!self.assignments.contains_key(task), "{task} was cancelled, and is not")
                 }
-                Fate::Stale => assert!(self.stale.contains_key(task), "{task} is stale, and is not counted"),
+                Fate::Abandoned | Fate::Stale => {
+                    assert!(self.stale.contains_key(task), "{task} is stale, and is not counted")
+                }
             }
         }
     }
@@ -112,7 +153,8 @@ impl Worker {
         let listed = self.peers.values().filter(|peer| peer.listed.is_some()).count();
         assert_eq!(listed, self.askable.len(), "the askable peers are listed wrongly");
         let stale_batches = self.batches.values().filter(|batch| batch.is_stale).map(|batch| batch.tasks.len());
-        let stale_runs = self.running.values().filter(|running| matches!(running.fate, Fate::Stale)).count();
+        let is_stale = |running: &&Running| matches!(running.fate, Fate::Abandoned | Fate::Stale);
+        let stale_runs = self.running.values().filter(is_stale).count();
         let stale: u32 = self.stale.values().sum();
         assert_eq!(stale as usize, stale_batches.sum::<usize>() + stale_runs, "what is stale is counted wrongly");
     }

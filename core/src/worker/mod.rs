@@ -6,27 +6,40 @@
 //! ```text
 //!  an assignment:  waiting --> ready --> executing --> finished or failed (and gone)
 //!                     |          |           |
-//!                     +----------+--- cancelled, or an input is nowhere to be had: gone;
-//!                                            an execution goes on, and what comes of it is dropped
+//!                     |          |           +--- cancelled: the execution goes on, and what comes of it is dropped;
+//!                     |          |           |    out of time: it is abandoned; not begun after all: as if it were ready
+//!                     +----------+--- cancelled, stolen, or an input is nowhere to be had: gone
 //!
 //!  an input:       fetch --> flight --> memory --> (freed)
 //!                    ^         |
 //!                    +---------+ not to be had there: the next holder
 //! ```
 //!
+//! **Sent ahead.** An input that is assigned here itself is awaited like any other, whether or not somebody else could be
+//! asked for it. When its assignment goes without an output, those that wait for it are given back, unless somebody else
+//! can be asked.
+//!
 //! **Copies.** The scheduler knows of every output in this worker's store, because each one is reported when it comes:
 //! `Finished` for a computed one, `Replica` for a fetched one. It goes when the scheduler says so, but never while an
-//! assignment here needs it, nor while a fetch or an execution may still write it.
+//! assignment here needs it, nor while a fetch or an execution may still write it. What was fetched for an assignment that
+//! is gone when it comes is dropped without a word; what the scheduler itself wanted to be copied here
+//! ([`ToWorker::Acquire`]) stays, and is answered for, whoever else waits for it.
+//!
+//! **Slots.** A task that is handed out takes a slot until it has ended, except while it waits inside and says so. One that
+//! was cancelled has its slot, and what it takes of the worker's resources, until its thread is done with it. One that ran
+//! out of time has neither, because its thread may never be.
 //!
 //! **After the link to the scheduler was lost** ids may mean something else. What was under way then is stale: its result is
 //! dropped when it ends, and until then nothing of the same id is fetched or run.
 //!
-//! - `orders`: what the scheduler says; `inputs`: what is here and what is awaited; `fetch`: what is asked of whom; `run`: what runs.
+//! - `orders`: what the scheduler says; `inputs`: what is here and what is awaited; `fetch`: what is asked of whom;
+//!   `run`: what runs; `limits`: what ends, or holds back, what runs: time, resources, memory.
 //! - `invariants`: what must hold between events.
 
 mod fetch;
 mod inputs;
 mod invariants;
+mod limits;
 mod orders;
 mod run;
 
@@ -35,6 +48,7 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -42,10 +56,12 @@ use smallvec::SmallVec;
 use crate::failure::FailureCause;
 use crate::fixed::FixedMap;
 use crate::ids::{Attempt, KindId, NodeId, TaskId, Time, WorkerId};
+use crate::spec::{Requirements, Resources};
 use crate::wire::{FromWorker, Priority, ToWorker, WorkerStatus};
 
 use self::fetch::{Batch, Peer};
 use self::inputs::{Held, Missing};
+use self::limits::{Status, Taken};
 pub use self::run::HANDED_OUT_PER_THREAD_MAX;
 use self::run::{Ahead, Running};
 
@@ -105,6 +121,15 @@ pub enum Event {
         /// Which try of it.
         attempt: Attempt,
     },
+    /// The answer to [`Effect::TakeBack`].
+    TakenBack {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+        /// What was handed out, if it has not begun and now never will; `None` if it has, and ends as always.
+        execution: Option<Execution>,
+    },
     /// How this worker's memory is: a paused worker begins nothing.
     Status(WorkerStatus),
     /// The node was asked to leave: the scheduler is told, and what is held here is moved first.
@@ -155,7 +180,16 @@ pub enum Effect {
         /// The task whose output it is.
         task: TaskId,
     },
+    /// Take this back if it has not begun, then say [`Event::TakenBack`], whether it has or not.
+    TakeBack {
+        /// The task.
+        task: TaskId,
+        /// Which try of it.
+        attempt: Attempt,
+    },
     /// This task has run out of time: its thread counts no longer, whatever it still does, and what comes of it is dropped.
+    /// Say [`Event::Executed`] with a failure at once; or, if the task has just ended and its output may be in the store, as
+    /// it would have been said anyway.
     Abandon {
         /// The task.
         task: TaskId,
@@ -196,6 +230,8 @@ pub struct Config {
     pub fetches_max: usize,
     /// How many bytes one fetch asks for at most (one output may be larger).
     pub fetch_bytes_max: u64,
+    /// The worker's abstract resources.
+    pub resources: Resources,
 }
 
 /// A task that the scheduler has given to this worker.
@@ -210,6 +246,8 @@ struct Assigned {
     inputs: SmallVec<[TaskId; 3]>,
     priority: Priority,
     inline_result: bool,
+    timeout_ms: u32,
+    requirements: Option<Arc<Requirements>>,
     state: AssignedState,
 }
 
@@ -217,9 +255,9 @@ struct Assigned {
 enum AssignedState {
     /// So many inputs are not here; a stale activity of the task's own id counts as one. 0 only within an event.
     Waiting { missing: u32 },
-    /// All and only these have a valid entry in the heap of ready tasks.
+    /// All and only these have a valid entry in the heap of ready tasks, or among those that are held back.
     Ready,
-    /// On a thread.
+    /// Handed out: on a thread, or about to be.
     Executing,
 }
 
@@ -239,13 +277,26 @@ pub struct Worker {
     /// The outputs that assignments wait for, and those in flight.
     missing: FixedMap<TaskId, Missing>,
     ready: BinaryHeap<Reverse<(Priority, TaskId, u64)>>,
+    /// What is ready and waits for a resource that something on a thread has.
+    held_back: Vec<(Priority, TaskId, u64)>,
     /// What is on the threads, wanted or not.
     running: FixedMap<TaskId, Running>,
-    /// How many fetches and executions of each task are under way from before the link was lost.
+    /// How many of these wait inside and have no slot.
+    suspended: usize,
+    /// When what may run only for so long has to have ended: of what is on the threads and was not abandoned.
+    deadlines: BTreeSet<(Time, TaskId)>,
+    /// What those on the threads take of the resources.
+    taken: Taken,
+    /// How many fetches and executions of each task are under way from before the link was lost, or abandoned.
     stale: FixedMap<TaskId, u32>,
+    /// The assignments that have gone without an output in this event: what waits for one has to be looked at.
+    withdrawn: Vec<TaskId>,
     serial: u64,
     /// How much work is handed out beyond the free threads.
     ahead: Ahead,
+    status: Status,
+    /// The time of the last event.
+    now: Time,
 }
 
 impl Worker {
@@ -261,23 +312,32 @@ impl Worker {
             memory: FixedMap::default(),
             missing: FixedMap::default(),
             ready: BinaryHeap::new(),
+            held_back: Vec::new(),
             running: FixedMap::default(),
+            suspended: 0,
+            deadlines: BTreeSet::new(),
+            taken: Taken::default(),
             stale: FixedMap::default(),
+            withdrawn: Vec::new(),
             serial: 0,
             ahead: Ahead::default(),
+            status: Status::default(),
+            now: Time(0),
         }
     }
 
     /// The same worker, which hands out tasks for about so many microseconds of each thread's time before the thread is
-    /// free: waking a thread costs more than a small task. Tasks that were handed out cannot be cancelled or overtaken.
-    /// By default a task is handed out only to a free thread.
+    /// free: waking a thread costs more than a small task. Tasks that were handed out cannot be overtaken; what is
+    /// cancelled or stolen is taken back if it has not begun. A task that may run only for so long is handed out to a free
+    /// thread, as every task is by default, so that its time is its own.
     pub fn run_ahead(mut self, micros: u64) -> Worker {
         self.ahead.micros = micros;
         self
     }
 
     /// Takes an event and appends what is to be done because of it.
-    pub fn handle(&mut self, _now: Time, event: Event, effects: &mut Vec<Effect>) {
+    pub fn handle(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
+        self.now = now;
         match event {
             Event::FromScheduler(message) => self.on_order(message, effects),
             Event::Fetched { from, outcome } => self.on_fetched(from, outcome, effects),
@@ -285,17 +345,18 @@ impl Worker {
             Event::Executed { task, attempt, run_us, outcome } => {
                 self.on_executed(task, attempt, run_us, outcome, effects);
             }
-            Event::Stored { task, nbytes } => self.on_stored(task, nbytes),
+            Event::Stored { task, nbytes } => self.on_stored(task, nbytes, effects),
             Event::SchedulerLost => self.on_scheduler_lost(effects),
-            Event::Tick => {}
-            Event::Suspended { task, attempt } => {
-                effects.push(Effect::ToScheduler(FromWorker::Suspended { task, attempt }));
-            }
-            Event::Resumed { task, attempt } => {
-                effects.push(Effect::ToScheduler(FromWorker::Resumed { task, attempt }));
-            }
-            Event::Status(status) => effects.push(Effect::ToScheduler(FromWorker::Status(status))),
+            Event::Tick => self.on_tick(effects),
+            Event::Suspended { task, attempt } => self.on_suspended(task, attempt, effects),
+            Event::Resumed { task, attempt } => self.on_resumed(task, attempt, effects),
+            Event::TakenBack { task, attempt, execution } => self.on_taken_back(task, attempt, execution, effects),
+            Event::Status(status) => self.on_status(status, effects),
             Event::LeaveWanted => effects.push(Effect::ToScheduler(FromWorker::Leaving)),
+        }
+        // Giving one back may withdraw others, which is why this is a list and no recursion: chains may be long.
+        while let Some(task) = self.withdrawn.pop() {
+            self.give_up_if_nowhere(task, effects);
         }
         self.start_fetches(effects);
         self.start_executions(effects);
@@ -339,9 +400,9 @@ impl Worker {
     }
 
     /// A value that was put although it had to be refused is not counted, and so in effect lost.
-    fn on_stored(&mut self, task: TaskId, nbytes: u64) {
+    fn on_stored(&mut self, task: TaskId, nbytes: u64, effects: &mut Vec<Effect>) {
         if self.accepts(task) {
-            self.take_in(task, nbytes, false);
+            self.take_in(task, nbytes, false, effects);
         }
     }
 
@@ -362,14 +423,17 @@ impl Worker {
                 *self.stale.entry(*task).or_default() += 1;
             }
         }
+        self.take_all_back(effects);
         self.assignments.clear();
         self.missing.clear();
         self.ready.clear();
+        self.held_back.clear();
+        self.status.forget_told();
         self.peers.clear();
         self.askable.clear();
     }
 
-    /// A stale fetch or execution of this task has ended; what it left in the store is being dropped.
+    /// A stale fetch or execution of this task has ended; what it left in the store is seen to.
     fn end_stale(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
         let Some(count) = self.stale.get_mut(&task) else { return };
         *count -= 1;
@@ -379,5 +443,6 @@ impl Worker {
         self.stale.remove(&task);
         self.come_nearer(task, None);
         self.unblock(task, effects);
+        self.free_if_doomed(task, effects);
     }
 }

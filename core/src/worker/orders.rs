@@ -3,9 +3,12 @@
 use smallvec::SmallVec;
 
 use crate::ids::{Attempt, TaskId};
-use crate::wire::{Assignment, FromWorker, ToWorker};
+use crate::wire::{Assignment, FromWorker, InputAt, Priority, ToWorker};
 
 use super::{Assigned, AssignedState, Effect, Worker};
+
+/// Copies that no assignment waits for are fetched when nothing else is to be.
+const ACQUIRED_PRIORITY: Priority = Priority { user: i32::MAX, submission: u32::MAX, order: u32::MAX };
 
 impl Worker {
     pub(super) fn on_order(&mut self, message: ToWorker, effects: &mut Vec<Effect>) {
@@ -16,10 +19,7 @@ impl Worker {
             ToWorker::Cancel { task, attempt } => self.on_cancel(task, attempt, effects),
             ToWorker::Free { task } => self.on_free(task, effects),
             ToWorker::Steal { task, attempt } => self.on_steal(task, attempt, effects),
-            ToWorker::Acquire { inputs } => {
-                let none = inputs.into_iter().map(|input| FromWorker::NotAcquired { task: input.task });
-                effects.extend(none.map(Effect::ToScheduler));
-            }
+            ToWorker::Acquire { inputs } => inputs.into_iter().for_each(|input| self.on_acquire(&input, effects)),
             ToWorker::Leave => effects.push(Effect::Leave),
         }
     }
@@ -33,6 +33,7 @@ impl Worker {
             if assigned.state == AssignedState::Executing {
                 assigned.attempt = attempt;
                 assigned.inline_result = assignment.inline_result;
+                self.tell_if_suspended(task, effects);
                 return;
             }
             self.drop_assignment(task, effects);
@@ -52,12 +53,15 @@ impl Worker {
             inputs: SmallVec::new(),
             priority: assignment.priority,
             inline_result: assignment.inline_result,
+            timeout_ms: assignment.timeout_ms,
+            requirements: assignment.requirements,
             state: AssignedState::Executing,
         };
         // The same task is still on a thread, from an assignment that was cancelled: it is wanted again.
         if let Some(inputs) = self.running.get_mut(&task).and_then(|running| running.revive()) {
             assigned.inputs = inputs;
             self.assignments.insert(task, assigned);
+            self.tell_if_suspended(task, effects);
             return;
         }
         assigned.inputs = assignment.inputs.iter().map(|input| input.task).collect();
@@ -66,7 +70,7 @@ impl Worker {
             if let Some(held) = self.memory.get_mut(&input.task) {
                 held.users += 1;
             } else {
-                self.await_input(input, task, assigned.serial, assigned.priority);
+                self.await_input(input, Some((task, assigned.serial)), assigned.priority);
                 missing += 1;
             }
         }
@@ -87,12 +91,24 @@ impl Worker {
             self.drop_assignment(task, effects);
             return;
         }
+        let may_be_taken_back = self.may_not_have_begun();
         if let (Some(assigned), Some(running)) = (self.assignments.remove(&task), self.running.get_mut(&task)) {
             running.cancel(assigned.inputs);
+            if may_be_taken_back {
+                effects.push(Effect::TakeBack { task, attempt: running.attempt });
+            }
         }
-        // It was fetched while it was computed, and the scheduler was to hear of it by the completion.
-        if self.memory.get(&task).is_some_and(|held| !held.is_doomed) {
-            effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
+        self.withdrawn.push(task);
+        self.report_copy(task, effects);
+    }
+
+    /// The assignment of this task has gone. It may have been fetched while it was computed, and then the scheduler was to
+    /// hear of it by the completion.
+    pub(super) fn report_copy(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        match self.memory.get(&task).map(|held| held.is_doomed) {
+            Some(false) => effects.push(Effect::ToScheduler(FromWorker::Replica { task })),
+            Some(true) => self.free_if_doomed(task, effects),
+            None => {}
         }
     }
 
@@ -101,11 +117,31 @@ impl Worker {
         let given = assigned.state != AssignedState::Executing;
         if given {
             self.drop_assignment(task, effects);
+        } else if self.may_not_have_begun()
+            && let Some(running) = self.running.get_mut(&task)
+        {
+            // The answer is given once the threads have said whether it has begun.
+            running.asked_back = Some(attempt);
+            effects.push(Effect::TakeBack { task, attempt: running.attempt });
+            return;
         }
         effects.push(Effect::ToScheduler(FromWorker::StealAnswer { task, attempt, given }));
     }
 
+    /// A copy is wanted here. What is asked for again while it is under way is answered once.
+    fn on_acquire(&mut self, input: &InputAt, effects: &mut Vec<Effect>) {
+        let task = input.task;
+        if let Some(held) = self.memory.get_mut(&task) {
+            held.is_doomed = false;
+            effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
+            return;
+        }
+        self.await_input(input, None, ACQUIRED_PRIORITY);
+        self.give_up_if_nowhere(task, effects);
+    }
+
     fn on_free(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        self.end_acquisition(task, effects);
         if let Some(held) = self.memory.get_mut(&task) {
             held.is_doomed = true;
             self.free_if_doomed(task, effects);
@@ -119,6 +155,7 @@ impl Worker {
     /// Takes an assignment that is not on a thread away. What it alone waited for is not fetched any more.
     pub(super) fn drop_assignment(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
         if let Some(assigned) = self.assignments.remove(&task) {
+            self.withdrawn.push(task);
             self.release_inputs(&assigned.inputs, effects);
         }
     }

@@ -1,11 +1,13 @@
-//! What runs: the ready task of the lowest priority whenever a thread is free.
+//! What runs: the ready task of the lowest priority whenever a slot is free.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::failure::TaskFailure;
-use crate::ids::{Attempt, TaskId};
+use crate::ids::{Attempt, TaskId, Time};
+use crate::spec::Requirements;
 use crate::wire::FromWorker;
 
 use super::{AssignedState, Effect, Execution, Outcome, Worker};
@@ -41,8 +43,18 @@ impl Ahead {
 #[derive(Debug)]
 pub(super) struct Running {
     /// The attempt under which it was begun.
-    attempt: Attempt,
+    pub(super) attempt: Attempt,
     pub(super) fate: Fate,
+    /// Whether it waits inside, and has no slot.
+    pub(super) is_suspended: bool,
+    /// The attempt whose assignment the scheduler wants back, while the threads are asked whether it has begun.
+    pub(super) asked_back: Option<Attempt>,
+    /// How long it may run, in milliseconds; 0 for no limit.
+    pub(super) timeout_ms: u32,
+    /// When it has to have ended.
+    pub(super) deadline: Option<Time>,
+    /// What it takes of the worker's resources.
+    pub(super) requirements: Option<Arc<Requirements>>,
 }
 
 /// What is to become of what a thread is computing.
@@ -52,6 +64,8 @@ pub(super) enum Fate {
     Reported,
     /// The assignment was cancelled: the result is dropped.
     Dropped { inputs: SmallVec<[TaskId; 3]> },
+    /// It ran out of time, and the thread has not been let go of. If the result came first, it is a copy like any other.
+    Abandoned,
     /// It is from before the link to the scheduler was lost: the result is dropped, whatever its id means now.
     Stale,
 }
@@ -73,9 +87,9 @@ impl Running {
         }
     }
 
-    /// Says whether it was not stale before.
+    /// Says whether it was not counted among the stale before.
     pub(super) fn make_stale(&mut self) -> bool {
-        !matches!(std::mem::replace(&mut self.fate, Fate::Stale), Fate::Stale)
+        !matches!(std::mem::replace(&mut self.fate, Fate::Stale), Fate::Stale | Fate::Abandoned)
     }
 }
 
@@ -86,26 +100,78 @@ impl Worker {
         self.ready.push(Reverse((assigned.priority, task, assigned.serial)));
     }
 
+    /// How many tasks have a slot, those that were handed out before there is a free one included.
+    pub(super) fn slots_taken(&self) -> usize {
+        self.running.len() - self.suspended
+    }
+
+    /// Whether some of the tasks that were handed out still wait for a thread.
+    pub(super) fn may_not_have_begun(&self) -> bool {
+        self.slots_taken() > self.config.nthreads as usize
+    }
+
     pub(super) fn start_executions(&mut self, effects: &mut Vec<Effect>) {
         let handed_out_max = self.ahead.tasks_max(self.config.nthreads);
-        while self.running.len() < handed_out_max {
-            let Some(Reverse((_, task, serial))) = self.ready.pop() else { break };
-            let Some(assigned) = self.assignments.get_mut(&task) else { continue };
-            if assigned.serial != serial || assigned.state != AssignedState::Ready {
+        while !self.status.is_paused() && self.slots_taken() < handed_out_max {
+            let Some(&Reverse(entry @ (_, task, serial))) = self.ready.peek() else { break };
+            let assigned = self.assignments.get(&task);
+            let assigned = assigned.filter(|it| it.serial == serial && it.state == AssignedState::Ready);
+            let Some(assigned) = assigned else {
+                self.ready.pop();
                 continue;
+            };
+            if assigned.timeout_ms > 0 && self.slots_taken() >= self.config.nthreads as usize {
+                break;
             }
-            assigned.state = AssignedState::Executing;
-            self.running.insert(task, Running { attempt: assigned.attempt, fate: Fate::Reported });
-            effects.push(Effect::Execute(Execution {
-                task,
-                attempt: assigned.attempt,
-                kind: assigned.kind,
-                payload: std::mem::take(&mut assigned.payload),
-                inputs: assigned.inputs.clone(),
-                inline_result: assigned.inline_result,
-                user_priority: assigned.priority.user.saturating_neg(),
-            }));
+            let has_room = self.has_room_for(&assigned.requirements);
+            self.ready.pop();
+            if has_room {
+                self.hand_out(task, effects);
+            } else {
+                self.held_back.push(entry);
+            }
         }
+    }
+
+    fn hand_out(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        let Some(assigned) = self.assignments.get_mut(&task) else { return };
+        assigned.state = AssignedState::Executing;
+        let timeout_us = u64::from(assigned.timeout_ms) * 1000;
+        let running = Running {
+            attempt: assigned.attempt,
+            fate: Fate::Reported,
+            is_suspended: false,
+            asked_back: None,
+            timeout_ms: assigned.timeout_ms,
+            deadline: (timeout_us > 0).then(|| Time(self.now.0.saturating_add(timeout_us))),
+            requirements: assigned.requirements.clone(),
+        };
+        effects.push(Effect::Execute(Execution {
+            task,
+            attempt: assigned.attempt,
+            kind: assigned.kind,
+            payload: std::mem::take(&mut assigned.payload),
+            inputs: assigned.inputs.clone(),
+            inline_result: assigned.inline_result,
+            user_priority: assigned.priority.user.saturating_neg(),
+        }));
+        self.deadlines.extend(running.deadline.map(|deadline| (deadline, task)));
+        self.take_resources(&running.requirements);
+        self.running.insert(task, running);
+    }
+
+    /// The task of this attempt is not on a thread any more, nor will be: its slot, and what else it had, is free.
+    fn take_off(&mut self, task: TaskId, attempt: Attempt) -> Option<Running> {
+        if self.running.get(&task).is_none_or(|running| running.attempt != attempt) {
+            return None;
+        }
+        let running = self.running.remove(&task)?;
+        self.suspended -= usize::from(running.is_suspended);
+        if let Some(deadline) = running.deadline {
+            self.deadlines.remove(&(deadline, task));
+        }
+        self.give_resources_back(&running.requirements);
+        Some(running)
     }
 
     pub(super) fn on_executed(
@@ -116,16 +182,22 @@ impl Worker {
         outcome: Outcome,
         effects: &mut Vec<Effect>,
     ) {
-        if self.running.get(&task).is_none_or(|running| running.attempt != attempt) {
-            return;
+        let Some(running) = self.take_off(task, attempt) else { return };
+        // One that was let go of has no time of its own.
+        if matches!(running.fate, Fate::Reported | Fate::Dropped { .. }) {
+            self.ahead.measure(run_us);
         }
-        let Some(running) = self.running.remove(&task) else { return };
-        self.ahead.measure(run_us);
         match running.fate {
             Fate::Reported => self.on_result(task, run_us, outcome, effects),
             Fate::Dropped { inputs } => {
                 self.release_inputs(&inputs, effects);
                 self.drop_result(task, outcome, effects);
+            }
+            Fate::Abandoned => {
+                if let Outcome::Stored { nbytes, .. } = outcome {
+                    self.on_written(task, nbytes, effects);
+                }
+                self.end_stale(task, effects);
             }
             Fate::Stale => {
                 if matches!(outcome, Outcome::Stored { .. }) {
@@ -142,19 +214,15 @@ impl Worker {
         let attempt = assigned.attempt;
         match outcome {
             Outcome::Stored { nbytes, inline } => {
-                self.take_in(task, nbytes, false);
                 let inline = inline.filter(|_| assigned.inline_result);
                 effects.push(Effect::ToScheduler(FromWorker::Finished { task, attempt, nbytes, run_us, inline }));
+                self.take_in(task, nbytes, false, effects);
             }
             Outcome::Failed { name, cause } => {
                 let failure = TaskFailure { task, name, node: Some(self.config.node), cause };
                 effects.push(Effect::ToScheduler(FromWorker::Failed { task, attempt, failure }));
-                // It may have been fetched meanwhile, for another assignment or for none.
-                match self.memory.get(&task).map(|held| held.is_doomed) {
-                    Some(false) => effects.push(Effect::ToScheduler(FromWorker::Replica { task })),
-                    Some(true) => self.free_if_doomed(task, effects),
-                    None => {}
-                }
+                self.withdrawn.push(task);
+                self.report_copy(task, effects);
             }
         }
     }
@@ -162,12 +230,108 @@ impl Worker {
     /// A cancelled execution has ended.
     fn drop_result(&mut self, task: TaskId, outcome: Outcome, effects: &mut Vec<Effect>) {
         if let (Outcome::Stored { nbytes, .. }, false) = (outcome, self.memory.contains_key(&task)) {
-            let is_needed = self.missing.get(&task).is_some_and(|missing| missing.users > 0);
-            self.take_in(task, nbytes, !is_needed);
-            if is_needed {
+            let missing = self.missing.get(&task);
+            let is_needed = missing.is_some_and(|missing| missing.users > 0);
+            let is_told = missing.is_some_and(|missing| missing.is_acquired);
+            self.take_in(task, nbytes, !is_needed, effects);
+            if is_needed && !is_told {
                 effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
             }
         }
         self.free_if_doomed(task, effects);
+    }
+
+    /// The task has given its slot up.
+    pub(super) fn on_suspended(&mut self, task: TaskId, attempt: Attempt, effects: &mut Vec<Effect>) {
+        let running = self.running.get_mut(&task).filter(|it| it.attempt == attempt && !it.is_suspended);
+        let Some(running) = running else { return };
+        running.is_suspended = true;
+        self.suspended += 1;
+        self.tell_if_suspended(task, effects);
+    }
+
+    /// The scheduler has to know whether what is assigned has a slot.
+    pub(super) fn tell_if_suspended(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        if self.running.get(&task).is_some_and(|it| it.is_suspended && matches!(it.fate, Fate::Reported))
+            && let Some(assigned) = self.assignments.get(&task)
+        {
+            effects.push(Effect::ToScheduler(FromWorker::Suspended { task, attempt: assigned.attempt }));
+        }
+    }
+
+    /// The task has its slot again, whether or not there is a free one.
+    pub(super) fn on_resumed(&mut self, task: TaskId, attempt: Attempt, effects: &mut Vec<Effect>) {
+        let running = self.running.get_mut(&task).filter(|it| it.attempt == attempt && it.is_suspended);
+        let Some(running) = running else { return };
+        running.is_suspended = false;
+        self.suspended -= 1;
+        if matches!(running.fate, Fate::Reported)
+            && let Some(assigned) = self.assignments.get(&task)
+        {
+            effects.push(Effect::ToScheduler(FromWorker::Resumed { task, attempt: assigned.attempt }));
+        }
+    }
+
+    /// Asks for everything back that has not begun, in order.
+    pub(super) fn take_all_back(&self, effects: &mut Vec<Effect>) {
+        if !self.may_not_have_begun() {
+            return;
+        }
+        let mut handed_out: Vec<_> = self.running.iter().map(|(task, running)| (*task, running.attempt)).collect();
+        handed_out.sort_unstable();
+        effects.extend(handed_out.into_iter().map(|(task, attempt)| Effect::TakeBack { task, attempt }));
+    }
+
+    /// The threads have said whether a task had begun. What happens to one that had not depends on what it is by now.
+    pub(super) fn on_taken_back(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        execution: Option<Execution>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(execution) = execution else { return self.on_not_taken_back(task, attempt, effects) };
+        let Some(running) = self.take_off(task, attempt) else { return };
+        match running.fate {
+            Fate::Reported => self.on_not_begun(task, running.asked_back, execution, effects),
+            Fate::Dropped { inputs } => {
+                self.release_inputs(&inputs, effects);
+                self.free_if_doomed(task, effects);
+            }
+            Fate::Abandoned | Fate::Stale => self.end_stale(task, effects),
+        }
+    }
+
+    fn on_not_taken_back(&mut self, task: TaskId, attempt: Attempt, effects: &mut Vec<Effect>) {
+        let Some(running) = self.running.get_mut(&task).filter(|running| running.attempt == attempt) else { return };
+        let asked_back = running.asked_back.take();
+        if let Some(assigned) = self.assignments.get(&task).filter(|it| Some(it.attempt) == asked_back) {
+            let attempt = assigned.attempt;
+            effects.push(Effect::ToScheduler(FromWorker::StealAnswer { task, attempt, given: false }));
+        }
+    }
+
+    /// It is given to the scheduler if that still wants it back; otherwise it is ready as before.
+    fn on_not_begun(
+        &mut self,
+        task: TaskId,
+        asked_back: Option<Attempt>,
+        execution: Execution,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(assigned) = self.assignments.get_mut(&task) else { return };
+        let attempt = assigned.attempt;
+        if asked_back == Some(attempt) {
+            self.drop_assignment(task, effects);
+            effects.push(Effect::ToScheduler(FromWorker::StealAnswer { task, attempt, given: true }));
+            self.report_copy(task, effects);
+            return;
+        }
+        assigned.payload = execution.payload;
+        self.make_ready(task);
+        // It may have been fetched meanwhile.
+        if let Some(nbytes) = self.memory.get(&task).map(|held| held.nbytes) {
+            self.on_written(task, nbytes, effects);
+        }
     }
 }

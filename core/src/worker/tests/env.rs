@@ -4,14 +4,18 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
 
 use crate::failure::FailureCause;
 use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Time, WorkerId};
-use crate::wire::{Assignment, FromWorker, InputAt, Priority, ToWorker};
-use crate::worker::{Config, Effect, Event, Outcome, Worker};
+use crate::spec::{Amount, Requirements, Resources};
+use crate::wire::{Assignment, FromWorker, InputAt, Priority, ToWorker, WorkerStatus};
+use crate::worker::{Config, Effect, Event, Execution, Outcome, Worker};
 
 pub(super) struct Env {
     pub(super) worker: Worker,
+    pub(super) now: Time,
+    is_checked: bool,
     effects: Vec<Effect>,
 }
 
@@ -44,6 +48,14 @@ pub(super) fn assignment(index: u32, inputs: &[(u32, &[u32])]) -> Assignment {
     }
 }
 
+/// So many whole ones of a resource.
+pub(super) fn needs(resource: &str, count: u64) -> Requirements {
+    Requirements {
+        resources: Resources::from([(resource.to_owned(), Amount::whole(count))]),
+        ..Requirements::default()
+    }
+}
+
 fn round_trip<T: Serialize + DeserializeOwned>(message: &T) -> T {
     postcard::from_bytes(&postcard::to_allocvec(message).unwrap()).unwrap()
 }
@@ -54,9 +66,15 @@ impl Env {
         Env::with(nthreads, 10, 1_000)
     }
 
+    /// For more tasks than can be checked after every event.
+    pub(super) fn unchecked(nthreads: u32) -> Env {
+        Env { is_checked: false, ..Env::new(nthreads) }
+    }
+
     pub(super) fn with(nthreads: u32, fetches_max: usize, fetch_bytes_max: u64) -> Env {
-        let config = Config { node: NodeId([OWN as u8; 32]), nthreads, fetches_max, fetch_bytes_max };
-        let mut env = Env { worker: Worker::new(config), effects: Vec::new() };
+        let resources = Resources::from([("gpu".to_owned(), Amount::whole(2))]);
+        let config = Config { node: NodeId([OWN as u8; 32]), nthreads, fetches_max, fetch_bytes_max, resources };
+        let mut env = Env { worker: Worker::new(config), now: Time(0), is_checked: true, effects: Vec::new() };
         (0..=3).for_each(|peer| env.peer(peer));
         env
     }
@@ -66,8 +84,10 @@ impl Env {
             Event::FromScheduler(message) => Event::FromScheduler(round_trip(&message)),
             other => other,
         };
-        self.worker.handle(Time(0), event, &mut self.effects);
-        self.worker.check_invariants();
+        self.worker.handle(self.now, event, &mut self.effects);
+        if self.is_checked {
+            self.worker.check_invariants();
+        }
     }
 
     pub(super) fn peer(&mut self, peer: u32) {
@@ -89,6 +109,61 @@ impl Env {
 
     pub(super) fn compute_again(&mut self, index: u32, attempt: u32, inputs: &[(u32, &[u32])]) {
         self.assign(Assignment { attempt: Attempt(attempt), ..assignment(index, inputs) });
+    }
+
+    /// Each output with its holders.
+    pub(super) fn acquire(&mut self, outputs: &[(u32, &[u32])]) {
+        let inputs = assignment(0, outputs).inputs;
+        self.event(Event::FromScheduler(ToWorker::Acquire { inputs }));
+    }
+
+    pub(super) fn steal(&mut self, index: u32, attempt: u32) {
+        let message = ToWorker::Steal { task: task(index), attempt: Attempt(attempt) };
+        self.event(Event::FromScheduler(message));
+    }
+
+    /// So many microseconds pass.
+    pub(super) fn tick(&mut self, micros: u64) {
+        self.now.0 += micros;
+        self.event(Event::Tick);
+    }
+
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.event(Event::Status(WorkerStatus { paused, ..WorkerStatus::default() }));
+    }
+
+    pub(super) fn suspended(&mut self, index: u32, attempt: u32) {
+        self.event(Event::Suspended { task: task(index), attempt: Attempt(attempt) });
+    }
+
+    pub(super) fn resumed(&mut self, index: u32, attempt: u32) {
+        self.event(Event::Resumed { task: task(index), attempt: Attempt(attempt) });
+    }
+
+    /// The threads give a task back, which they had not begun.
+    pub(super) fn not_begun(&mut self, index: u32, attempt: u32) {
+        let (task, attempt) = (task(index), Attempt(attempt));
+        let execution = Execution {
+            task,
+            attempt,
+            kind: KindId(1),
+            payload: Bytes::from(format!("payload {index}")),
+            inputs: SmallVec::new(),
+            inline_result: false,
+            user_priority: 0,
+        };
+        self.event(Event::TakenBack { task, attempt, execution: Some(execution) });
+    }
+
+    /// The threads do not give a task back, because they have begun it.
+    pub(super) fn begun(&mut self, index: u32, attempt: u32) {
+        self.event(Event::TakenBack { task: task(index), attempt: Attempt(attempt), execution: None });
+    }
+
+    /// Hands tasks out for so many microseconds of each thread before it is free. Tasks take 7, by `executed`.
+    pub(super) fn run_ahead(&mut self, micros: u64) {
+        let fresh = Worker::new(self.worker.config.clone());
+        self.worker = std::mem::replace(&mut self.worker, fresh).run_ahead(micros);
     }
 
     pub(super) fn cancel(&mut self, index: u32, attempt: u32) {
@@ -164,6 +239,7 @@ fn describe(effect: &Effect) -> String {
             format!("run {}#{} ({inputs})", execution.task.index, execution.attempt.0)
         }
         Effect::Free { task } => format!("free {}", task.index),
+        Effect::TakeBack { task, attempt } => format!("take back {}#{}", task.index, attempt.0),
         Effect::Abandon { task, attempt } => format!("abandon {}#{}", task.index, attempt.0),
         Effect::Leave => "leave".into(),
     }

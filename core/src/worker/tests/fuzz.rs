@@ -1,25 +1,39 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::env::{Env, task};
-use crate::ids::{Attempt, WorkerId};
-use crate::worker::{Effect, Event, Outcome};
+use super::env::{Env, assignment, needs, task};
+use crate::failure::FailureCause;
+use crate::ids::{Attempt, TaskId, WorkerId};
+use crate::wire::{Assignment, FromWorker};
+use crate::worker::{Effect, Event, Execution, Outcome};
 
 /// What the scheduler, the peers and the threads do, in any order. Fetches and executions end as they must: each that
-/// was begun ends once.
+/// was begun ends once, and what the threads are asked is answered.
 #[derive(Clone, Debug)]
 enum Step {
     Compute(u32, u32, Vec<(u32, Vec<u32>)>),
     Cancel(u32, u32),
+    Steal(u32, u32),
+    Acquire(u32, Vec<u32>),
     Free(u32),
     Gone(u32),
     Peer(u32),
     Stored(u32),
+    NoRoom(u32),
     SchedulerLost,
+    Pause(bool),
+    Tick(u64),
     /// One of the fetches under way ends, with what is in the bits.
     EndFetch(usize, u32),
-    /// One of the executions under way ends.
+    /// One of the executions that have begun ends.
     EndExecution(usize, bool),
+    /// One of the executions that have begun waits inside, or goes on.
+    Wait(usize),
+    /// The threads do what they were asked: let go of a task unless it has just ended, or give back what has not begun.
+    Answer(usize, bool),
     /// Something ends that was never begun.
     Nonsense(u32),
 }
@@ -27,25 +41,60 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let inputs = vec((0..8u32, vec(0..5u32, 0..3)), 0..4);
     prop_oneof![
-        6 => (0..8u32, 1..5u32, inputs).prop_map(|(index, attempt, inputs)| Step::Compute(index, attempt, inputs)),
+        8 => (0..8u32, 1..5u32, inputs).prop_map(|(index, attempt, inputs)| Step::Compute(index, attempt, inputs)),
         3 => (0..8u32, 1..5u32).prop_map(|(index, attempt)| Step::Cancel(index, attempt)),
+        3 => (0..8u32, 1..5u32).prop_map(|(index, attempt)| Step::Steal(index, attempt)),
+        3 => (0..8u32, vec(0..5u32, 0..3)).prop_map(|(index, holders)| Step::Acquire(index, holders)),
         3 => (0..8u32).prop_map(Step::Free),
         1 => (0..5u32).prop_map(Step::Gone),
         1 => (0..5u32).prop_map(Step::Peer),
         1 => (0..8u32).prop_map(Step::Stored),
+        1 => (0..8u32).prop_map(Step::NoRoom),
         1 => Just(Step::SchedulerLost),
+        2 => any::<bool>().prop_map(Step::Pause),
+        2 => (0..3_000u64).prop_map(Step::Tick),
         5 => (any::<usize>(), any::<u32>()).prop_map(|(which, bits)| Step::EndFetch(which, bits)),
         5 => (any::<usize>(), any::<bool>()).prop_map(|(which, fails)| Step::EndExecution(which, fails)),
+        3 => any::<usize>().prop_map(Step::Wait),
+        4 => (any::<usize>(), any::<bool>()).prop_map(|(which, bit)| Step::Answer(which, bit)),
         1 => (0..8u32).prop_map(Step::Nonsense),
     ]
 }
 
+/// Some tasks may run for a millisecond only, some take one of the worker's two `gpu`.
+fn limited(index: u32, attempt: u32, inputs: &[(u32, &[u32])]) -> Assignment {
+    let mut assignment = Assignment { attempt: Attempt(attempt), ..assignment(index, inputs) };
+    assignment.timeout_ms = u32::from(index % 4 == 1);
+    assignment.requirements = (index % 4 == 2).then(|| Arc::new(needs("gpu", 1)));
+    assignment
+}
+
+#[derive(Debug)]
+enum Ask {
+    TakeBack(TaskId, Attempt),
+    Abandon(TaskId, Attempt),
+}
+
+#[derive(Debug)]
+struct OnThread {
+    task: TaskId,
+    attempt: Attempt,
+    is_suspended: bool,
+}
+
 #[derive(Default)]
 struct World {
-    fetches: Vec<(WorkerId, Vec<crate::ids::TaskId>)>,
-    executions: Vec<(crate::ids::TaskId, Attempt)>,
+    nthreads: usize,
+    fetches: Vec<(WorkerId, Vec<TaskId>)>,
+    queue: Vec<Execution>,
+    threads: Vec<OnThread>,
+    asks: Vec<Ask>,
+    /// How many answers to acquisitions are owed: at most one for each output.
+    acquired: BTreeMap<TaskId, u32>,
+    /// What was handed out before the scheduler was lost may begin without its inputs.
+    is_stale: BTreeSet<(TaskId, Attempt)>,
     /// What the store holds: must be what the machine believes, once nothing is under way.
-    store: std::collections::BTreeSet<crate::ids::TaskId>,
+    store: BTreeSet<TaskId>,
 }
 
 impl World {
@@ -54,15 +103,26 @@ impl World {
             match effect {
                 Effect::Fetch { from, tasks, .. } => self.fetches.push((from, tasks)),
                 Effect::Execute(execution) => {
-                    let all_here = execution.inputs.iter().all(|input| self.store.contains(input));
-                    assert!(all_here, "{} runs without its inputs", execution.task);
-                    self.executions.push((execution.task, execution.attempt));
+                    self.is_stale.remove(&(execution.task, execution.attempt));
+                    self.queue.push(execution);
                 }
                 Effect::Free { task } => {
                     self.store.remove(&task);
                 }
-                Effect::ToScheduler(_) | Effect::Abandon { .. } | Effect::Leave => {}
+                Effect::ToScheduler(FromWorker::Replica { task } | FromWorker::NotAcquired { task }) => {
+                    self.acquired.remove(&task);
+                }
+                Effect::TakeBack { task, attempt } => self.asks.push(Ask::TakeBack(task, attempt)),
+                Effect::Abandon { task, attempt } => self.asks.push(Ask::Abandon(task, attempt)),
+                Effect::ToScheduler(_) | Effect::Leave => {}
             }
+        }
+        while !self.queue.is_empty() && self.threads.iter().filter(|it| !it.is_suspended).count() < self.nthreads {
+            let execution = self.queue.remove(0);
+            let (task, attempt) = (execution.task, execution.attempt);
+            let all_here = execution.inputs.iter().all(|input| self.store.contains(input));
+            assert!(all_here || self.is_stale.contains(&(task, attempt)), "{task} runs without its inputs");
+            self.threads.push(OnThread { task, attempt, is_suspended: false });
         }
     }
 
@@ -78,16 +138,111 @@ impl World {
     }
 
     fn end_execution(&mut self, env: &mut Env, which: usize, fails: bool) {
-        if self.executions.is_empty() {
+        if self.threads.is_empty() {
             return;
         }
-        let (task, attempt) = self.executions.swap_remove(which % self.executions.len());
-        if fails {
-            env.failed(task.index, attempt.0);
+        let OnThread { task, attempt, .. } = self.threads.swap_remove(which % self.threads.len());
+        self.say_executed(env, task, attempt, fails);
+    }
+
+    fn say_executed(&mut self, env: &mut Env, task: TaskId, attempt: Attempt, fails: bool) {
+        let outcome = if fails {
+            Outcome::Failed { name: "work".into(), cause: FailureCause::UnknownKind }
         } else {
             self.store.insert(task);
-            let outcome = Outcome::Stored { nbytes: 10, inline: None };
-            env.event(Event::Executed { task, attempt, run_us: 1, outcome });
+            Outcome::Stored { nbytes: 10, inline: None }
+        };
+        env.event(Event::Executed { task, attempt, run_us: 1, outcome });
+    }
+
+    fn wait(&mut self, env: &mut Env, which: usize) {
+        if self.threads.is_empty() {
+            return;
+        }
+        let at = which % self.threads.len();
+        let thread = &mut self.threads[at];
+        thread.is_suspended = !thread.is_suspended;
+        let (task, attempt) = (thread.task, thread.attempt);
+        let waits = thread.is_suspended;
+        env.event(if waits { Event::Suspended { task, attempt } } else { Event::Resumed { task, attempt } });
+    }
+
+    fn answer(&mut self, env: &mut Env, which: usize, has_ended: bool) {
+        if self.asks.is_empty() {
+            return;
+        }
+        match self.asks.remove(which % self.asks.len()) {
+            Ask::TakeBack(task, attempt) => {
+                let at = self.queue.iter().position(|it| it.task == task && it.attempt == attempt);
+                let execution = at.map(|at| self.queue.remove(at));
+                env.event(Event::TakenBack { task, attempt, execution });
+            }
+            Ask::Abandon(task, attempt) => {
+                if let Some(at) = self.threads.iter().position(|it| it.task == task && it.attempt == attempt) {
+                    self.threads.remove(at);
+                    self.say_executed(env, task, attempt, !has_ended);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, env: &mut Env, step: Step) {
+        match step {
+            Step::Compute(index, attempt, inputs) => {
+                let inputs = inputs.iter().filter(|input| input.0 != index);
+                let inputs: Vec<_> = inputs.map(|(input, holders)| (*input, holders.as_slice())).collect();
+                env.assign(limited(index, attempt, &inputs));
+            }
+            Step::Cancel(index, attempt) => env.cancel(index, attempt),
+            Step::Steal(index, attempt) => env.steal(index, attempt),
+            Step::Acquire(index, holders) => {
+                self.acquired.insert(task(index), 1);
+                env.acquire(&[(index, &holders)]);
+            }
+            Step::Free(index) => env.free(index),
+            Step::Gone(peer) => env.gone(peer),
+            Step::Peer(peer) => env.peer(peer),
+            Step::Stored(index) => {
+                if env.worker.accepts(task(index)) {
+                    self.store.insert(task(index));
+                    env.stored(index);
+                }
+            }
+            Step::NoRoom(index) => env.event(Event::NoRoom { task: task(index), message: "full".into() }),
+            Step::SchedulerLost => {
+                self.acquired.clear();
+                self.is_stale.extend(self.queue.iter().map(|it| (it.task, it.attempt)));
+                env.event(Event::SchedulerLost);
+            }
+            Step::Pause(paused) => env.pause(paused),
+            Step::Tick(micros) => env.tick(micros),
+            Step::EndFetch(which, bits) => self.end_fetch(env, which, bits),
+            Step::EndExecution(which, fails) => self.end_execution(env, which, fails),
+            Step::Wait(which) => self.wait(env, which),
+            Step::Answer(which, bit) => self.answer(env, which, bit),
+            Step::Nonsense(index) => {
+                env.fetched(77, &[(index, Some(10))]);
+                env.failed(index, 1_000);
+                for (task, attempt) in [(task(index), Attempt(1_000)), (task(99), Attempt(1))] {
+                    env.event(Event::Suspended { task, attempt });
+                    env.event(Event::Resumed { task, attempt });
+                    env.event(Event::TakenBack { task, attempt, execution: None });
+                }
+            }
+        }
+        self.perform(env.take_effects());
+    }
+
+    /// Everything is cancelled, and everything under way ends.
+    fn settle(&mut self, env: &mut Env) {
+        self.step(env, Step::Pause(false));
+        for (index, attempt) in (0..8).flat_map(|index| (1..5).map(move |attempt| (index, attempt))) {
+            self.step(env, Step::Cancel(index, attempt));
+        }
+        while self.fetches.len() + self.queue.len() + self.threads.len() + self.asks.len() > 0 {
+            self.step(env, Step::Answer(0, true));
+            self.step(env, Step::EndFetch(0, u32::MAX));
+            self.step(env, Step::EndExecution(0, false));
         }
     }
 }
@@ -97,40 +252,22 @@ proptest! {
 
     /// `Env` checks the invariants after every event.
     #[test]
-    fn whatever_happens_the_store_and_the_records_agree(steps in vec(step(), 0..80), nthreads in 1..3u32, fetches in 1..3usize) {
+    fn whatever_happens_the_store_and_the_records_agree(
+        steps in vec(step(), 0..80),
+        nthreads in 1..3u32,
+        fetches in 1..3usize,
+        ahead in prop_oneof![Just(0), Just(3)],
+    ) {
         let mut env = Env::with(nthreads, fetches, 25);
-        let mut world = World::default();
-        let cleanup = (0..1_000).map(|_| None);
-        for step in steps.into_iter().map(Some).chain(cleanup) {
-            match step {
-                Some(Step::Compute(index, attempt, inputs)) => {
-                    let inputs: Vec<_> = inputs.iter().filter(|input| input.0 != index).map(|(i, h)| (*i, h.as_slice())).collect();
-                    env.compute_again(index, attempt, &inputs);
-                }
-                Some(Step::Cancel(index, attempt)) => env.cancel(index, attempt),
-                Some(Step::Free(index)) => env.free(index),
-                Some(Step::Gone(peer)) => env.gone(peer),
-                Some(Step::Peer(peer)) => env.peer(peer),
-                Some(Step::Stored(index)) => {
-                    if env.worker.accepts(task(index)) {
-                        world.store.insert(task(index));
-                        env.stored(index);
-                    }
-                }
-                Some(Step::SchedulerLost) => env.event(Event::SchedulerLost),
-                Some(Step::EndFetch(which, bits)) => world.end_fetch(&mut env, which, bits),
-                Some(Step::EndExecution(which, fails)) => world.end_execution(&mut env, which, fails),
-                Some(Step::Nonsense(index)) => {
-                    env.fetched(77, &[(index, Some(10))]);
-                    env.failed(index, 1_000);
-                }
-                None if !world.fetches.is_empty() => world.end_fetch(&mut env, 0, u32::MAX),
-                None => world.end_execution(&mut env, 0, false),
-            }
-            world.perform(env.take_effects());
+        env.run_ahead(ahead);
+        let mut world = World { nthreads: nthreads as usize, ..World::default() };
+        for step in steps {
+            world.step(&mut env, step);
         }
-        prop_assert_eq!(env.worker.executing_len() + env.worker.fetches_len(), 0);
-        let held: std::collections::BTreeSet<_> = env.worker.has_what().into_iter().map(|entry| entry.0).collect();
+        world.settle(&mut env);
+        prop_assert_eq!(env.worker.executing_len() + env.worker.fetches_len() + env.worker.assignments_len(), 0);
+        prop_assert_eq!(&world.acquired, &BTreeMap::new(), "unanswered");
+        let held: BTreeSet<_> = env.worker.has_what().into_iter().map(|entry| entry.0).collect();
         prop_assert_eq!(held, world.store);
     }
 }
