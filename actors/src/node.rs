@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::connect::Nested;
 use crate::host::ActorHost;
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
 use crate::registry_actor::{self, LocationView, RegistryActor};
@@ -356,7 +357,9 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), None, {
+    let nested: Arc<dyn std::any::Any + Send + Sync> =
+        Arc::new(Nested::new(mesh.clone(), config.name.clone(), runtime.clone()));
+    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(nested), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {
             if let Some(inbox) = inbox_slot.get() {
