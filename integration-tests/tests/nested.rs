@@ -14,7 +14,7 @@ async fn cluster(workers: usize) -> Cluster {
 
 /// What hangs would hang forever: a place that is not given up.
 async fn in_time<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(120), what).await.expect("it ended in time")
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it ended in time")
 }
 
 fn cause_of(error: ClientError) -> FailureCause {
