@@ -41,6 +41,8 @@ const UNSENT_FROM: u32 = 1 << 31;
 pub(crate) struct Client {
     job: JobId,
     mesh: Mesh,
+    /// Whether the mesh ends with the client.
+    owns_mesh: bool,
     kinds: HashSet<KindId>,
     state: Mutex<State>,
     /// There is something to send.
@@ -90,10 +92,11 @@ struct Entry {
 }
 
 impl Client {
-    pub(crate) fn new(job: JobId, mesh: Mesh, kinds: HashSet<KindId>) -> Arc<Client> {
+    pub(crate) fn new(job: JobId, mesh: Mesh, kinds: HashSet<KindId>, owns_mesh: bool) -> Arc<Client> {
         Arc::new_cyclic(|own| Client {
             job,
             mesh,
+            owns_mesh,
             kinds,
             state: Mutex::default(),
             queued: Arc::default(),
@@ -115,6 +118,16 @@ impl Client {
 
     pub(crate) fn mesh(&self) -> &Mesh {
         &self.mesh
+    }
+
+    pub(crate) fn owns_mesh(&self) -> bool {
+        self.owns_mesh
+    }
+
+    /// Whether tasks can be submitted for a good while yet: the scheduler is there, and so are numbers.
+    pub(crate) fn is_usable(&self) -> bool {
+        let state = self.lock();
+        state.lost.is_none() && state.next < UNSENT_FROM / 2
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -550,6 +563,8 @@ impl Drop for Client {
         if let Some(connection) = self.connection.take() {
             connection.tasks.iter().for_each(JoinHandle::abort);
         }
-        self.mesh.close();
+        if self.owns_mesh {
+            self.mesh.close();
+        }
     }
 }

@@ -3,25 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::try_join_all;
 use starling_core::explain::Explanation;
-use starling_core::ids::{JobId, NodeId, TaskId, WorkerId};
-use starling_core::wire::{FromClient, ToClient};
-use starling_runtime::mesh::{
-    MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role, parse_addr,
-};
+use starling_core::ids::{NodeId, TaskId, WorkerId};
+use starling_runtime::executor::current_task;
+use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshLimits, Multiaddr, Role, parse_addr};
 use starling_runtime::secret::{ClusterSecret, SecretError};
 use starling_runtime::store::Store;
 use starling_runtime::task::{Call, ClientError, Future, Graph, ResultSource};
 use starling_runtime::value::{Data, Encoded};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use crate::client::{Client, Connection};
-use crate::link::{Hello, MessageReceiver, Refusal, Welcome, encode_one};
-use crate::node::{Node, NodeConfig, NodeError, NodeRole, open_to_scheduler};
+use crate::client::Client;
+use crate::connect::{MeshHold, Nested, connect};
+use crate::link::Refusal;
+use crate::node::{Node, NodeConfig, NodeError, NodeRole};
 use crate::served::ServedStore;
 
 /// How many calls [`Cluster::submit_all`] lets the scheduler be behind with, and at which counts it looks.
@@ -46,6 +42,9 @@ pub enum ClusterError {
     /// The scheduler refused the client.
     #[error("the scheduler refused the client: {0}")]
     Refused(#[from] Refusal),
+    /// It was asked for the cluster of the current task, where there is none.
+    #[error("there is no task here whose cluster could be meant: call it inside of a task, or connect")]
+    NotInTask,
     /// The scheduler went away, or did not answer.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -93,6 +92,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    #[cfg(test)]
     pub(crate) fn of(client: Arc<Client>) -> Cluster {
         Cluster { client, priority: 0 }
     }
@@ -164,78 +164,34 @@ impl Cluster {
         let member = MemberInfo { name: name.clone(), role: Role::Client };
         let config = MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
         let (mesh, events) = Mesh::start(config, ServedStore::new(Store::new(0))).await?;
-        let connected = Cluster::open(&mesh, events, addrs, name, nodes).await;
-        if connected.is_err() {
-            mesh.shutdown().await;
-        }
-        connected
-    }
-
-    async fn open(
-        mesh: &Mesh,
-        events: mpsc::Receiver<MeshEvent>,
-        addrs: &[Multiaddr],
-        name: String,
-        nodes: Vec<Node>,
-    ) -> Result<Cluster, ClusterError> {
-        let mut error = None;
-        for addr in addrs {
-            match mesh.join(addr).await {
-                Ok(_) => {
-                    error = None;
-                    break;
-                }
-                Err(failed) => error = error.or(Some(failed)),
+        match connect(&mesh, MeshHold::Own { events, nodes }, addrs, name).await {
+            Ok(client) => Ok(Cluster { client, priority: 0 }),
+            Err(error) => {
+                mesh.shutdown().await;
+                Err(error)
             }
         }
-        if let Some(error) = error {
-            return Err(error.into());
-        }
-        let at = || addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let (link, kinds) = match open_to_scheduler(mesh, &Hello::Client { name: name.clone() }).await? {
-            Some((link, Welcome::Client { kinds, .. })) => (link, kinds),
-            Some((_, Welcome::Refused(refusal))) => return Err(refusal.into()),
-            Some((_, Welcome::Worker { .. })) => return Err(Refusal::BadHello.into()),
-            None => return Err(ClusterError::NoScheduler(at())),
-        };
+    }
 
-        let peer = link.peer;
-        let mut messages = MessageReceiver::<ToClient>::new(link.rx);
-        let open = FromClient::OpenJob { name, token: 0 };
-        let lost = |reason: &str| ClientError::SchedulerLost(reason.to_owned());
-        let frame = encode_one(&open).map_err(|error| lost(&error.to_string()))?;
-        link.tx.send(frame).await.map_err(|_| lost("the link is closed"))?;
-        let (job, early) = timeout(Duration::from_secs(10), job_opened(&mut messages, peer))
-            .await
-            .ok()
-            .flatten()
-            .ok_or_else(|| lost("it did not open a job"))?;
-
-        let kinds = kinds.into_iter().map(|kind| kind.kind).collect();
-        let client = Client::new(job, mesh.clone(), kinds);
-        client.handle(early);
-        let reader = {
-            let client = Arc::downgrade(&client);
-            tokio::spawn(async move {
-                let reason = loop {
-                    match messages.recv(peer).await {
-                        Ok(Some(messages)) => match client.upgrade() {
-                            Some(client) => client.handle(messages),
-                            None => return,
-                        },
-                        Ok(None) => break "its link is closed".to_owned(),
-                        Err(error) => break error.to_string(),
-                    }
-                };
-                if let Some(client) = client.upgrade() {
-                    client.lose(&reason);
-                }
-            })
-        };
-        let writer = tokio::spawn(Client::send_queued(Arc::downgrade(&client), link.tx));
-        let drain = tokio::spawn(ignore(events));
-        client.keep(Connection { tasks: vec![reader, writer, drain], nodes });
-        Ok(Cluster::of(client))
+    /// Inside of a task: the cluster that it runs on, for tasks that submit others. Cheap, but for the first time on each
+    /// node, which connects. Calls that say no priority get one more than the task's, so that what was begun is finished
+    /// before something new is begun.
+    ///
+    /// An `async` task awaits what it has submitted. Another waits by `starling::block_on`, which gives the task's place on the
+    /// worker to the tasks that it waits for; waiting in any other way may leave no place for them.
+    ///
+    /// ```
+    /// use starling_actors::{Cluster, ClusterError};
+    /// assert!(matches!(Cluster::current(), Err(ClusterError::NotInTask)));
+    /// ```
+    ///
+    /// # Errors
+    /// [`ClusterError::NotInTask`] outside of a task, and in what a task runs on other threads: there a clone of the handle
+    /// serves. Otherwise what stands in the way of connecting.
+    pub fn current() -> Result<Cluster, ClusterError> {
+        let context = current_task().ok_or(ClusterError::NotInTask)?;
+        let node = context.extension.and_then(|node| node.downcast::<Nested>().ok()).ok_or(ClusterError::NotInTask)?;
+        Ok(Cluster { client: node.client()?, priority: context.user_priority.saturating_add(1) })
     }
 
     /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
@@ -455,8 +411,12 @@ impl Cluster {
         self.client.mesh()
     }
 
-    /// Takes leave of the cluster. Futures that are still held fail from now on. An embedded cluster ends with it.
+    /// Takes leave of the cluster. Futures that are still held fail from now on. An embedded cluster ends with it. Does
+    /// nothing to what [`Cluster::current`] gave, which is the node's.
     pub async fn shutdown(self) {
+        if !self.client.owns_mesh() {
+            return;
+        }
         self.client.lose("the client was shut down");
         self.client.mesh().shutdown().await;
         // The workers first, so that they do not look for their scheduler.
@@ -464,26 +424,4 @@ impl Cluster {
             node.leave().await;
         }
     }
-}
-
-/// The id of the job that was asked for, and what was said about workers before it.
-async fn job_opened(messages: &mut MessageReceiver<ToClient>, peer: NodeId) -> Option<(JobId, Vec<ToClient>)> {
-    let mut early = Vec::new();
-    loop {
-        let mut opened = None;
-        for message in messages.recv(peer).await.ok()?? {
-            match message {
-                ToClient::JobOpened { job, .. } => opened = Some(job),
-                other => early.push(other),
-            }
-        }
-        if let Some(job) = opened {
-            return Some((job, early));
-        }
-    }
-}
-
-/// A client serves nobody: links to it are closed, and the scheduler tells it of workers.
-async fn ignore(mut events: mpsc::Receiver<MeshEvent>) {
-    while events.recv().await.is_some() {}
 }

@@ -5,6 +5,7 @@
 
 mod client;
 mod cluster;
+mod connect;
 mod host;
 mod link;
 mod node;

@@ -18,10 +18,11 @@ use starling_runtime::mesh::{
 use starling_runtime::secret::ClusterSecret;
 use starling_runtime::store::Store;
 use starling_runtime::task::Tasks;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::connect::Nested;
 use crate::host::ActorHost;
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
 use crate::registry_actor::{self, LocationView, RegistryActor};
@@ -141,6 +142,9 @@ pub enum Stopped {
     /// It was asked to.
     #[error("the node was shut down")]
     Shutdown,
+    /// The scheduler let this worker go: what only it held is elsewhere.
+    #[error("the scheduler let this worker go")]
+    Retired,
     /// The scheduler came back with other tasks.
     #[error("the scheduler refused this node: {0}")]
     Refused(Refusal),
@@ -160,6 +164,15 @@ pub struct Node {
     tasks: Vec<JoinHandle<()>>,
     /// Keeps a worker registered.
     registering: Option<JoinHandle<()>>,
+    /// A worker's way to its leave.
+    leaving: Option<Leaving>,
+}
+
+/// What a worker needs in order to leave by itself.
+struct Leaving {
+    inbox: Inbox<worker_actor::Input>,
+    /// Whether there is a scheduler to ask.
+    is_registered: watch::Receiver<bool>,
 }
 
 impl Node {
@@ -213,6 +226,7 @@ impl Node {
         let (stop, stopped) = watch::channel(None);
         let mut tasks = Vec::new();
         let mut registering = None;
+        let mut leaving = None;
         match config.role {
             NodeRole::Scheduler => {
                 let inbox = spawn_scheduler(&host, &config)?;
@@ -220,10 +234,15 @@ impl Node {
             }
             NodeRole::Worker => {
                 tasks.push(tokio::spawn(watch_mesh(events, None, registry.clone())));
-                let inbox = spawn_worker(&host, &config, &mesh, &store, registry)?;
+                let leave: Arc<Notify> = Arc::default();
+                let inbox = spawn_worker(&host, &config, &mesh, &store, registry, leave.clone())?;
                 served.tell(inbox.clone());
+                let (registered, is_registered) = watch::channel(false);
+                leaving = Some(Leaving { inbox: inbox.clone(), is_registered });
                 let worker = WorkerLoop {
                     inbox,
+                    registered,
+                    leave,
                     info: WorkerInfo {
                         node: mesh.node(),
                         name: config.name.clone(),
@@ -244,7 +263,7 @@ impl Node {
             }
         }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop, mesh.clone())));
-        Ok(Node { mesh, store, locations, _host: host, stopped, tasks, registering })
+        Ok(Node { mesh, store, locations, _host: host, stopped, tasks, registering, leaving })
     }
 
     /// This node's id.
@@ -279,6 +298,25 @@ impl Node {
         let mut stopped = self.stopped.clone();
         let reason = stopped.wait_for(Option::is_some).await;
         reason.ok().and_then(|reason| reason.clone()).unwrap_or(Stopped::Shutdown)
+    }
+
+    /// Asks the scheduler to let this worker go, and waits until it has: its tasks are finished, what only it holds is
+    /// moved to others, and then it stops by itself, as [`stopped`](Node::stopped) tells. Says whether that came about. Gives up
+    /// after `patience`, or when the scheduler is lost; a scheduler is not let go by anybody.
+    pub async fn retire(&self, patience: Duration) -> bool {
+        let Some(leaving) = &self.leaving else { return false };
+        let mut is_registered = leaving.is_registered.clone();
+        let mut stopped = self.stopped.clone();
+        leaving.inbox.push(worker_actor::Input::Event(worker::Event::LeaveWanted));
+        let let_go = async {
+            tokio::select! {
+                reason = stopped.wait_for(Option::is_some) => {
+                    matches!(reason.as_deref(), Ok(Some(Stopped::Retired)))
+                }
+                _ = is_registered.wait_for(|is_registered| !is_registered) => false,
+            }
+        };
+        timeout(patience, let_go).await.unwrap_or(false)
     }
 
     /// Takes leave of the other nodes and stops.
@@ -343,6 +381,7 @@ fn spawn_worker(
     mesh: &Mesh,
     store: &Arc<Store>,
     registry: Inbox<registry_actor::Input>,
+    leave: Arc<Notify>,
 ) -> Result<Inbox<worker_actor::Input>, NodeError> {
     let nthreads = config.nthreads.clamp(1, NTHREADS_MAX);
     let machine_config = worker::Config {
@@ -356,7 +395,9 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), None, {
+    let nested: Arc<dyn std::any::Any + Send + Sync> =
+        Arc::new(Nested::new(mesh.clone(), config.name.clone(), runtime.clone()));
+    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(nested), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {
             if let Some(inbox) = inbox_slot.get() {
@@ -366,7 +407,7 @@ fn spawn_worker(
     })?;
     let (mesh, store) = (mesh.clone(), store.clone());
     let inbox = host.spawn("worker", INBOX_FULL, move |inbox| {
-        WorkerActor::new(machine, inbox, registry, executor, store, mesh, runtime)
+        WorkerActor::new(machine, inbox, registry, executor, store, mesh, runtime).told_to_leave(leave)
     })?;
     // Set before any task can be assigned, since registration follows.
     let _ = inbox_slot.set(inbox.clone());
@@ -504,6 +545,9 @@ struct WorkerLoop {
     info: WorkerInfo,
     mesh: Mesh,
     join: Vec<Multiaddr>,
+    registered: watch::Sender<bool>,
+    /// Told when the scheduler has let the worker go.
+    leave: Arc<Notify>,
 }
 
 impl WorkerLoop {
@@ -521,7 +565,20 @@ impl WorkerLoop {
         }
     }
 
+    /// Until the scheduler lets the worker go, or refuses it.
     async fn run(self, link: Link, stop: watch::Sender<Option<Stopped>>) {
+        let reason = tokio::select! {
+            refusal = self.stay_registered(link) => Stopped::Refused(refusal),
+            () = self.leave.notified() => {
+                tracing::info!("the scheduler has let this worker go");
+                self.mesh.shutdown().await;
+                Stopped::Retired
+            }
+        };
+        stop.send_replace(Some(reason));
+    }
+
+    async fn stay_registered(&self, link: Link) -> Refusal {
         self.serve(link).await;
         let mut pause = Duration::from_millis(50);
         loop {
@@ -530,10 +587,7 @@ impl WorkerLoop {
                     pause = Duration::from_millis(50);
                     self.serve(link).await;
                 }
-                Err(NodeError::Refused(refusal @ Refusal::TasksDiffer { .. })) => {
-                    stop.send_replace(Some(Stopped::Refused(refusal)));
-                    return;
-                }
+                Err(NodeError::Refused(refusal @ Refusal::TasksDiffer { .. })) => return refusal,
                 Ok(None) => tracing::warn!("the mesh has no scheduler; looking again"),
                 Err(error) => tracing::warn!(%error, "could not register; trying again"),
             }
@@ -551,12 +605,14 @@ impl WorkerLoop {
         let outbox = Outbox::new();
         outbox.start(link.tx);
         self.inbox.extend_when_free([Input::Registered { outbox: outbox.clone() }]).await;
+        self.registered.send_replace(true);
         let mut messages = MessageReceiver::new(link.rx);
         while let Some(messages) = next_messages(&mut messages, link.peer).await {
             self.inbox.extend_when_free([Input::FromScheduler(messages)]).await;
         }
         tracing::warn!("the link to the scheduler is closed");
         outbox.close();
+        self.registered.send_replace(false);
         self.inbox.push(Input::SchedulerLost);
     }
 }

@@ -16,6 +16,7 @@ use starling_runtime::mesh::Mesh;
 use starling_runtime::store::Store;
 use starling_runtime::value::Value;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::host::Vital;
 use crate::link::Outbox;
@@ -47,6 +48,8 @@ pub(crate) struct WorkerActor {
     mesh: Mesh,
     /// Where fetches run.
     runtime: Handle,
+    /// Told when the scheduler has let this worker go.
+    leave: Arc<Notify>,
     /// `None` while there is no scheduler.
     outbox: Option<Outbox<FromWorker>>,
     /// What was last known of this worker's memory and threads.
@@ -78,6 +81,7 @@ impl WorkerActor {
             store,
             mesh,
             runtime,
+            leave: Arc::default(),
             outbox: None,
             status: WorkerStatus::default(),
             effects: Vec::new(),
@@ -85,6 +89,11 @@ impl WorkerActor {
             to_scheduler: Vec::new(),
             to_registry: Vec::new(),
         }
+    }
+
+    /// The same actor, which tells this when the scheduler has let the worker go.
+    pub(crate) fn told_to_leave(self, leave: Arc<Notify>) -> WorkerActor {
+        WorkerActor { leave, ..self }
     }
 
     fn event(&mut self, event: Event) {
@@ -187,7 +196,7 @@ impl WorkerActor {
                     self.failed(task, attempt, FailureCause::Cancelled);
                 }
             }
-            Effect::Leave => {}
+            Effect::Leave => self.leave.notify_one(),
             Effect::Free { task } => {
                 freed.extend(self.store.remove(task));
                 if self.published.remove(&task) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use starling::{Buffer, task};
+use starling::{Buffer, Cluster, block_on, task};
 
 /// Their sum.
 #[task]
@@ -141,4 +141,49 @@ impl Serialize for Refuses {
 #[task]
 pub fn panics_when_encoded() -> Refuses {
     Refuses
+}
+
+/// The Fibonacci number, by tasks that submit tasks and wait for them on their threads.
+#[task]
+pub fn fibonacci(n: u64) -> anyhow::Result<u64> {
+    if n < 2 {
+        return Ok(n);
+    }
+    let cluster = Cluster::current()?;
+    let (one, other) = (cluster.submit(fibonacci::task(n - 1)), cluster.submit(fibonacci::task(n - 2)));
+    block_on(async { Ok(one.result().await? + other.result().await?) })
+}
+
+/// The sum of squares, by an `async` task that submits tasks.
+#[task]
+pub async fn sum_of_squares(count: i64) -> anyhow::Result<i64> {
+    let cluster = Cluster::current()?;
+    let squares = cluster.map((0..count).map(square::task));
+    Ok(cluster.submit(total::task(squares)).result().await?)
+}
+
+/// What a task that fails gives the one that submitted it.
+#[task]
+pub fn submits_a_failure(record: u64) -> anyhow::Result<u64> {
+    let failed = Cluster::current()?.submit(fail::task(record));
+    Ok(block_on(failed.result())?)
+}
+
+/// The sum of the bytes of a large value that another task makes, and of one that is scattered.
+#[task]
+pub fn sums_large(length: u64) -> anyhow::Result<u64> {
+    let cluster = Cluster::current()?;
+    let made = cluster.submit(bytes::task(length, 1_u8));
+    block_on(async {
+        let fetched: u64 = made.result().await?.iter().map(|&byte| u64::from(byte)).sum();
+        let scattered = cluster.scatter(Buffer::from(vec![2; length as usize])).await?;
+        Ok(fetched + cluster.submit(sum_bytes::task(&made, &scattered)).result().await?)
+    })
+}
+
+/// Submits so many tasks that take a minute each, and holds on to none.
+#[task]
+pub fn forgets_what_it_submits(count: i64) -> anyhow::Result<()> {
+    Cluster::current()?.map((0..count).map(|value| sleep_then::task(60_000_u64, value)));
+    Ok(())
 }

@@ -4,8 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use starling::ClientError;
-use starling_integration_tests::processes::Processes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use starling::core::explain::Why;
+use starling::{Buffer, ClientError};
+use starling_integration_tests::processes::{Process, Processes};
 use starling_integration_tests::tasks;
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
@@ -53,12 +56,74 @@ async fn a_worker_that_stops_answering_is_noticed_and_its_tasks_run_elsewhere() 
     let cluster = processes.connect().await.unwrap();
     let slow = cluster.map((0..40).map(|value| tasks::slow::task(20_u64, value)));
     slow[0].wait().await.unwrap();
-    let silent = nix::unistd::Pid::from_raw(processes.workers[0].id() as i32);
+    let silent = Pid::from_raw(processes.workers[0].id() as i32);
     // Its connections stay open, so that only membership can tell.
-    nix::sys::signal::kill(silent, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    kill(silent, Signal::SIGSTOP).unwrap();
     let results = tokio::time::timeout(Duration::from_secs(40), cluster.gather(&slow)).await;
-    nix::sys::signal::kill(silent, nix::sys::signal::Signal::SIGCONT).unwrap();
+    kill(silent, Signal::SIGCONT).unwrap();
     assert_eq!(results.expect("the silent worker was noticed").unwrap(), (0..40).collect::<Vec<i64>>());
+}
+
+fn press_ctrl_c(process: &Process) {
+    kill(Pid::from_raw(process.id() as i32), Signal::SIGINT).unwrap();
+}
+
+fn has_said(process: &Process, text: &str) {
+    process.wait_for_line(|line| line.contains(text).then_some(())).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_on_a_worker_loses_nothing() {
+    let mut processes = Processes::start(NODE, 2).unwrap();
+    let cluster = processes.connect().await.unwrap();
+    // What a client has put there cannot be computed again.
+    let mut scattered = Vec::new();
+    for value in 0..6_u8 {
+        scattered.push(cluster.scatter(Buffer::from(vec![value; 100_000])).await.unwrap());
+    }
+    let slow = cluster.map((0..20).map(|value| tasks::slow::task(20_u64, value)));
+    slow[0].wait().await.unwrap();
+    press_ctrl_c(&processes.workers[0]);
+    assert!(processes.workers[0].wait().unwrap().success(), "{}", processes.workers[0].output());
+
+    let values = cluster.gather(&scattered).await.unwrap();
+    assert!(
+        values.iter().zip(0..).all(|(bytes, value)| bytes.len() == 100_000 && bytes.iter().all(|&byte| byte == value))
+    );
+    assert_eq!(cluster.gather(&slow).await.unwrap(), (0..20).collect::<Vec<i64>>());
+
+    // Nobody is there to take anything over: it goes at once.
+    let endless = cluster.submit(tasks::slow::task(600_000_u64, 0)).await.unwrap();
+    press_ctrl_c(&processes.workers[1]);
+    assert!(processes.workers[1].wait().unwrap().success(), "{}", processes.workers[1].output());
+    drop(endless);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_ctrl_c_on_a_worker_that_finishes_its_task_stops_it_at_once() {
+    let mut processes = Processes::start(NODE, 2).unwrap();
+    let cluster = processes.connect().await.unwrap();
+    let endless = cluster.map((0..2).map(|value| tasks::slow::task(600_000_u64, value)));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for future in &endless {
+        while !matches!(cluster.explain(future).await.unwrap().why, Why::Processing { .. }) {
+            assert!(Instant::now() < deadline, "it did not begin");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    press_ctrl_c(&processes.workers[0]);
+    has_said(&processes.workers[0], "leaving, once what only this worker holds is elsewhere");
+    press_ctrl_c(&processes.workers[0]);
+    assert!(processes.workers[0].wait().unwrap().success(), "{}", processes.workers[0].output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_on_a_worker_without_a_scheduler_does_not_wait_for_one() {
+    let mut processes = Processes::start(NODE, 1).unwrap();
+    processes.scheduler.kill().unwrap();
+    has_said(&processes.workers[0], "the link to the scheduler is closed");
+    press_ctrl_c(&processes.workers[0]);
+    assert!(processes.workers[0].wait().unwrap().success(), "{}", processes.workers[0].output());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,7 @@ pub use starling_core::graph::GraphError;
 pub use starling_macros::task;
 #[doc(hidden)]
 pub use starling_runtime::__private;
+pub use starling_runtime::executor::block_on;
 pub use starling_runtime::mesh;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::task::{Call, ClientError, Future, Graph, Key, key};

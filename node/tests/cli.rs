@@ -261,3 +261,25 @@ fn a_running_cluster_is_asked_about_tasks_and_workers() {
     let error = error_of(run(home.path(), &["retire", "one", "--join", &addr, "--insecure"]), 1);
     assert!(error.contains("secret"), "{error}");
 }
+
+#[test]
+fn a_worker_is_retired_by_its_name() {
+    let home = tempfile::tempdir().unwrap();
+    let scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--listen", LOOPBACK]));
+    let addr = scheduler.line_with("listening on ").replace("listening on ", "");
+    let start = |name| {
+        let worker = Running::start(node(
+            home.path(),
+            &["--join", &addr, "--listen", LOOPBACK, "--name", name, "--threads", "1"],
+        ));
+        worker.line_with("is ready");
+        worker
+    };
+    let (mut one, _two) = (start("one"), start("two"));
+    let answer = answer_to(home.path(), &["retire", "one", "--join", &addr]);
+    assert_eq!(answer, "one left; 0 outputs were moved before\n");
+    one.line_with("the cluster has let this worker go");
+    assert_eq!(one.exit_code(), Some(0));
+    let error = error_of(run(home.path(), &["retire", "two", "--join", &addr]), 1);
+    assert!(error.contains("worker two cannot leave: there is no other worker"), "{error}");
+}

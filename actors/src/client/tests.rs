@@ -31,7 +31,7 @@ async fn client() -> Arc<Client> {
     let member = MemberInfo { name: "client".into(), role: Role::Client };
     let config = MeshConfig { keypair: None, listen: Vec::new(), secret: None, member, limits: MeshLimits::default() };
     let (mesh, _) = Mesh::start(config, ServedStore::new(Store::new(0))).await.unwrap();
-    Client::new(JOB, mesh, [DEF.kind()].into())
+    Client::new(JOB, mesh, [DEF.kind()].into(), true)
 }
 
 fn submit(client: &Arc<Client>, call: Call<u64>) -> Future<u64> {

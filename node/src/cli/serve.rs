@@ -1,9 +1,10 @@
 //! The bare command: one node of a cluster, until Ctrl-C.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use starling_actors::{Node, NodeConfig, NodeRole, RecordConfig};
+use starling_actors::{Node, NodeConfig, NodeRole, RecordConfig, Stopped};
 use starling_core::spec::Resources;
 use starling_runtime::mesh::Multiaddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,6 +13,9 @@ use super::config::ConfigFile;
 use super::connection::{ConnectionOptions, secret};
 use super::parse::{parse_addrs, parse_record_limit, parse_resources, parse_size};
 use super::{CliError, block_on, tell};
+
+/// How long a worker that is to leave waits for the scheduler's leave.
+const RETIRE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the node is to be.
 #[derive(Debug, Args)]
@@ -162,15 +166,40 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
         NodeRole::Worker => tell(format_args!("worker {} is ready; it opens no port", node.id())),
     }
     tokio::select! {
-        stopped = node.stopped() => Err(CliError::Stopped(stopped)),
-        () = interrupts.next() => {
-            tell(format_args!("leaving; press Ctrl-C again to stop at once"));
-            tokio::select! {
-                () = node.shutdown() => Ok(()),
-                () = interrupts.next() => Ok(()),
+        stopped = node.stopped() => return ended(stopped),
+        () = interrupts.next() => {}
+    }
+    tokio::select! {
+        () = leave(node, role) => Ok(()),
+        () = interrupts.next() => Ok(()),
+    }
+}
+
+/// How the command ends with a node that has stopped by itself.
+fn ended(stopped: Stopped) -> Result<(), CliError> {
+    match stopped {
+        Stopped::Retired => {
+            tell(format_args!("the cluster has let this worker go"));
+            Ok(())
+        }
+        stopped => Err(CliError::Stopped(stopped)),
+    }
+}
+
+/// Leaves cleanly: a worker finishes its tasks first, and what only it holds goes to others.
+async fn leave(node: Node, role: NodeRole) {
+    match role {
+        NodeRole::Scheduler => tell(format_args!("leaving; press Ctrl-C again to stop at once")),
+        NodeRole::Worker => {
+            tell(format_args!(
+                "leaving, once what only this worker holds is elsewhere; press Ctrl-C again to stop at once"
+            ));
+            if !node.retire(RETIRE_PATIENCE).await {
+                tell(format_args!("the scheduler did not let this worker go: what only it holds is lost"));
             }
         }
     }
+    node.shutdown().await;
 }
 
 /// The address that other machines are most likely to reach: one that is not loopback, if there is one.
