@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let config = Config { kinds: Vec::new(), allowed_failures: 3 };
+        let config = Config::default();
         Header { config, term: Term(1), first_job: JobId(5), started_unix_ms: 0 }
     }
 

@@ -135,7 +135,8 @@ impl Replay {
     }
 
     /// What has happened so far.
-    pub fn summary(&self) -> &Summary {
+    pub fn summary(&mut self) -> &Summary {
+        self.count_submitted();
         &self.summary
     }
 
@@ -145,8 +146,8 @@ impl Replay {
     }
 
     /// How many tasks were ever submitted and are not known any more.
-    pub fn forgotten(&self) -> u64 {
-        let submitted: u64 = self.summary.jobs.values().map(|job| job.tasks).sum();
+    pub fn forgotten(&mut self) -> u64 {
+        let submitted: u64 = self.summary().jobs.values().map(|job| job.tasks).sum();
         submitted.saturating_sub(self.scheduler.counts().total())
     }
 
@@ -157,13 +158,14 @@ impl Replay {
         self.note_event(now, &event);
         self.note_spec(&event);
         let opened = opened(&event);
-        let submitted = submitted(&event);
-        let scattered = self.scattered(&event);
+        if matches!(event, Event::ClientLost { .. }) {
+            // Its jobs are closed with it.
+            self.count_submitted();
+        }
         self.effects.to_workers.clear();
         self.effects.to_clients.clear();
         self.scheduler.handle(now, event, &mut self.effects);
-        self.note_effects(opened, submitted);
-        self.note_scattered(scattered);
+        self.note_effects(opened);
         let (before, (is_named, cause)) = (position?, cause?);
         self.moment(now, before, is_named, cause)
     }
@@ -244,7 +246,7 @@ impl Replay {
         }
     }
 
-    fn note_effects(&mut self, mut opened: Option<(ClientId, String)>, submitted: Option<(ClientId, JobId, u64)>) {
+    fn note_effects(&mut self, mut opened: Option<(ClientId, String)>) {
         let summary = &mut self.summary;
         for (_, message) in &self.effects.to_workers {
             if matches!(message, ToWorker::Compute(_)) {
@@ -256,13 +258,6 @@ impl Replay {
                 ToClient::JobOpened { job, .. } => {
                     if let Some((_, name)) = opened.take() {
                         summary.jobs.insert(*job, JobSummary { name, client: *client, tasks: 0 });
-                    }
-                }
-                ToClient::Accepted { .. } => {
-                    if let Some((_, job, count)) = submitted
-                        && let Some(job) = summary.jobs.get_mut(&job)
-                    {
-                        job.tasks += count;
                     }
                 }
                 ToClient::Rejected { .. } => summary.submissions_refused += 1,
@@ -281,27 +276,13 @@ impl Replay {
         }
     }
 
-    /// If the event puts values into a job, how many tasks that had before.
-    fn scattered(&self, event: &Event) -> Option<(JobId, u32)> {
-        match event {
-            Event::FromClient { message: FromClient::Scattered { job, .. }, .. } => {
-                Some((*job, self.submitted_to(*job)))
+    /// Counts what the open jobs have. A submission may be taken long after it came, so this is asked when it matters.
+    fn count_submitted(&mut self) {
+        for view in self.scheduler.jobs() {
+            if let Some(job) = self.summary.jobs.get_mut(&view.job) {
+                job.tasks = u64::from(view.submitted);
             }
-            _ => None,
         }
-    }
-
-    /// A scatter has no answer that says whether it was taken.
-    fn note_scattered(&mut self, scattered: Option<(JobId, u32)>) {
-        let Some((job, before)) = scattered else { return };
-        let count = self.submitted_to(job).saturating_sub(before);
-        if let Some(job) = self.summary.jobs.get_mut(&job) {
-            job.tasks += u64::from(count);
-        }
-    }
-
-    fn submitted_to(&self, job: JobId) -> u32 {
-        self.scheduler.jobs().iter().find(|view| view.job == job).map_or(0, |view| view.submitted)
     }
 
     /// What the scheduler has just told others of a task.
@@ -408,15 +389,6 @@ fn find_spec(tasks: &[TaskSpec], task: TaskId) -> Option<&TaskSpec> {
 fn opened(event: &Event) -> Option<(ClientId, String)> {
     match event {
         Event::FromClient { client, message: FromClient::OpenJob { name, .. } } => Some((*client, name.clone())),
-        _ => None,
-    }
-}
-
-fn submitted(event: &Event) -> Option<(ClientId, JobId, u64)> {
-    match event {
-        Event::FromClient { client, message: FromClient::Submit { job, tasks, .. } } => {
-            Some((*client, *job, tasks.len() as u64))
-        }
         _ => None,
     }
 }
