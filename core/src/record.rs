@@ -12,7 +12,7 @@
 //!
 //! Blocks are written whole. What follows the last whole block of a file that was cut, or the first damaged one, is not
 //! read, and the error says where that is; everything before it is good. Ids are written as differences, and functions
-//! by their place in the header, so that a task takes some 20 bytes from its submission to its release.
+//! by their place in the header, so that a task takes some 25 bytes from its submission to its release.
 //!
 //! Nothing here touches a file: [`Encoder`] gives bytes, [`Reader`] takes them from whatever it is given.
 

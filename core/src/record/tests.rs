@@ -83,7 +83,11 @@ impl History {
             kind: kinds()[usize::from(choice % 2)].kind,
             payload: data(usize::from(choice)),
             inputs: (1..=u32::from(choice % 4)).filter_map(|back| index.checked_sub(back)).collect(),
-            options: TaskOptions { wanted: choice % 5 != 0, retries: u16::from(choice % 3), ..TaskOptions::default() },
+            options: TaskOptions {
+                wanted: !choice.is_multiple_of(5),
+                retries: u16::from(choice % 3),
+                ..TaskOptions::default()
+            },
         });
         let tasks = tasks.collect();
         self.submitted += count;
