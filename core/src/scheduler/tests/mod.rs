@@ -6,4 +6,5 @@ mod fuzz;
 mod lifetime;
 mod placing;
 mod queue;
+mod scenarios;
 mod submitting;
