@@ -246,3 +246,55 @@ fn copies_go_with_the_last_that_needs_them() {
     assert_eq!(lines, ["c0 < finished 1", "w1 < free 0", "w2 < free 0"]);
     assert_eq!(play.state(1), TaskState::Memory);
 }
+
+#[test]
+fn a_paused_worker_is_asked_to_take_data_only_if_there_is_no_other() {
+    let mut play = Play::new(&[1, 1]);
+    play.quietly(|play| {
+        play.scatter(0, 1_000, &[1]);
+        play.pause(2, true);
+    });
+    play.retire(&[1]);
+    play.expect(&["w2 < acquire 0"]);
+    play.not_acquired(2, 0);
+    play.expect(&["c0 < done: 0 moved; the output of task 0.0 could not be copied to w2"]);
+    // It stays, and works on.
+    play.submit(vec![spec(1, &[0])]);
+    play.expect(&["w1 < compute 1#1"]);
+}
+
+#[test]
+fn many_workers_leave_at_once_and_nothing_is_lost() {
+    let mut play = Play::new(&[1; 10]);
+    play.quietly(|play| {
+        for index in 0..100 {
+            play.scatter(index, 1_000, &[1 + index % 10]);
+        }
+    });
+    play.retire(&(1..10).collect::<Vec<u32>>());
+    let mut left = Vec::new();
+    loop {
+        let lines = play.take();
+        if lines.is_empty() {
+            break;
+        }
+        for line in lines {
+            let (worker, message) = line.split_once(" < ").unwrap();
+            match (worker.strip_prefix('w').map(|worker| worker.parse::<u32>().unwrap()), message) {
+                (Some(worker), "leave") => {
+                    left.push(worker);
+                    play.lose(worker);
+                }
+                (Some(worker), message) => {
+                    if let Some(index) = message.strip_prefix("acquire ") {
+                        play.replica(worker, index.parse().unwrap());
+                    }
+                }
+                (None, message) => assert_eq!(message, "done: 90 moved; "),
+            }
+        }
+    }
+    left.sort_unstable();
+    assert_eq!(left, (1..10).collect::<Vec<u32>>());
+    assert!((0..100).all(|index| play.holders(index) == [10]));
+}
