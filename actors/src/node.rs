@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use starling_core::ids::{JobId, NodeId, TaskId, Term};
-use starling_core::scheduler::{self, Scheduler};
+use starling_core::record::Header;
+use starling_core::scheduler;
 use starling_core::spec::Resources;
 use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
@@ -15,6 +16,7 @@ use starling_runtime::inbox::Inbox;
 use starling_runtime::mesh::{
     Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
 };
+use starling_runtime::recorder::{RecordError, Recording};
 use starling_runtime::secret::ClusterSecret;
 use starling_runtime::store::Store;
 use starling_runtime::task::Tasks;
@@ -82,13 +84,13 @@ pub struct NodeConfig {
 pub struct RecordConfig {
     /// The file.
     pub path: PathBuf,
-    /// How many bytes it may take; the oldest of the record goes first.
+    /// How many bytes it may take; with them the recording ends, since a replay needs its beginning.
     pub limit_bytes: u64,
 }
 
 impl RecordConfig {
     /// How many bytes a record may take if nothing else is said.
-    pub const LIMIT_BYTES_DEFAULT: u64 = 256 << 20;
+    pub const LIMIT_BYTES_DEFAULT: u64 = 1 << 30;
     /// A record that may take less would hold next to nothing.
     pub const LIMIT_BYTES_MIN: u64 = 1 << 20;
 }
@@ -119,6 +121,9 @@ pub enum NodeError {
     /// The mesh could not be started or joined.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+    /// The scheduler's events cannot be recorded as asked.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -160,6 +165,8 @@ pub struct Node {
     locations: LocationView,
     /// Keeps the actors' system alive.
     _host: ActorHost,
+    /// A scheduler's; ends with the node.
+    _recording: Option<Recording>,
     stopped: watch::Receiver<Option<Stopped>>,
     tasks: Vec<JoinHandle<()>>,
     /// Keeps a worker registered.
@@ -227,9 +234,11 @@ impl Node {
         let mut tasks = Vec::new();
         let mut registering = None;
         let mut leaving = None;
+        let mut recording = None;
         match config.role {
             NodeRole::Scheduler => {
-                let inbox = spawn_scheduler(&host, &config)?;
+                let inbox;
+                (inbox, recording) = spawn_scheduler(&host, &config)?;
                 tasks.push(tokio::spawn(watch_mesh(events, Some(inbox), registry)));
             }
             NodeRole::Worker => {
@@ -263,7 +272,7 @@ impl Node {
             }
         }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop, mesh.clone())));
-        Ok(Node { mesh, store, locations, _host: host, stopped, tasks, registering, leaving })
+        Ok(Node { mesh, store, locations, _host: host, _recording: recording, stopped, tasks, registering, leaving })
     }
 
     /// This node's id.
@@ -365,14 +374,28 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
     first_error.map_or(Ok(None), Err)
 }
 
-fn spawn_scheduler(host: &ActorHost, config: &NodeConfig) -> std::io::Result<Inbox<scheduler_actor::Input>> {
-    let config = scheduler::Config {
-        kinds: Tasks::linked().infos(),
-        allowed_failures: config.allowed_failures,
-        ..scheduler::Config::default()
+fn spawn_scheduler(
+    host: &ActorHost,
+    config: &NodeConfig,
+) -> Result<(Inbox<scheduler_actor::Input>, Option<Recording>), NodeError> {
+    let header = Header {
+        config: scheduler::Config {
+            kinds: Tasks::linked().infos(),
+            allowed_failures: config.allowed_failures,
+            ..scheduler::Config::default()
+        },
+        term: TERM,
+        first_job: JobId(rand::random()),
+        started_unix_ms: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_millis() as u64),
     };
-    let machine = Scheduler::new(config).in_term(TERM).first_job(JobId(rand::random()));
-    host.spawn("scheduler", INBOX_FULL, move |_| SchedulerActor::new(machine))
+    let machine = header.scheduler();
+    let record = config.record.as_ref();
+    let recording = record.map(|record| Recording::start(&record.path, &header, record.limit_bytes)).transpose()?;
+    let recorder = recording.as_ref().map(Recording::recorder);
+    let inbox = host.spawn("scheduler", INBOX_FULL, move |_| SchedulerActor::new(machine, recorder))?;
+    Ok((inbox, recording))
 }
 
 fn spawn_worker(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use starling_core::ids::{ClientId, NodeId, Time, WorkerId};
 use starling_core::scheduler::{Effects, Event, Scheduler, TICK_US};
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerInfo};
+use starling_runtime::recorder::Recorder;
 use tokio::sync::oneshot;
 
 use crate::host::Vital;
@@ -31,6 +32,7 @@ pub(crate) enum Input {
 
 pub(crate) struct SchedulerActor {
     machine: Scheduler,
+    recorder: Option<Recorder>,
     started: Instant,
     workers: HashMap<WorkerId, WorkerLink>,
     clients: HashMap<ClientId, Outbox<ToClient>>,
@@ -47,9 +49,10 @@ struct WorkerLink {
 }
 
 impl SchedulerActor {
-    pub(crate) fn new(machine: Scheduler) -> SchedulerActor {
+    pub(crate) fn new(machine: Scheduler, recorder: Option<Recorder>) -> SchedulerActor {
         SchedulerActor {
             machine,
+            recorder,
             started: Instant::now(),
             workers: HashMap::new(),
             clients: HashMap::new(),
@@ -61,6 +64,9 @@ impl SchedulerActor {
 
     fn event(&mut self, event: Event) {
         let now = Time(self.started.elapsed().as_micros() as u64);
+        if let Some(recorder) = &self.recorder {
+            recorder.record(now, &event);
+        }
         self.machine.handle(now, event, &mut self.effects);
     }
 

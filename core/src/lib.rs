@@ -11,6 +11,7 @@
 //! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
 //! - [`failure`]: why a task has no result; [`explain`]: why it does not run.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
+//! - [`record`]: a scheduler's event log, and its replay.
 //! - [`fixed`]: hash maps without a random seed.
 
 pub mod explain;
@@ -19,6 +20,7 @@ pub mod fixed;
 pub mod graph;
 pub mod ids;
 pub mod order;
+pub mod record;
 pub mod registry;
 pub mod scheduler;
 pub mod spec;

@@ -1,5 +1,6 @@
 //! Clusters of real processes on loopback.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -113,11 +114,17 @@ pub struct Processes {
 impl Processes {
     /// Starts a scheduler on a port that the system chooses and so many workers with one thread each, from `binary`.
     pub fn start(binary: &str, workers: usize) -> Result<Processes> {
+        Processes::start_with(binary, workers, &[])
+    }
+
+    /// The same, with more arguments for the scheduler.
+    pub fn start_with(binary: &str, workers: usize, scheduler_args: &[&OsStr]) -> Result<Processes> {
         let folder = TempDir::new()?;
         let secret_file = folder.path().join("secret");
         write_secret(&secret_file)?;
         let mut command = Command::new(binary);
         command.args(["--role", "scheduler", "--listen", "/ip4/127.0.0.1/tcp/0", "--secret-file"]).arg(&secret_file);
+        command.args(scheduler_args);
         let scheduler = Process::start(&mut command)?;
         let addr = scheduler.wait_for_line(|line| line.strip_prefix("listening on ").map(str::to_owned))?;
         let mut processes = Processes { binary: binary.into(), folder, scheduler, addr, workers: Vec::new() };

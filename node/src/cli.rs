@@ -3,11 +3,14 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use starling_actors::{ClusterError, NodeError};
+use starling_core::ids::TaskId;
+use starling_core::record::ReadError;
 use starling_runtime::secret::SecretError;
 use starling_runtime::task::ClientError;
 use tracing_subscriber::EnvFilter;
@@ -81,8 +84,10 @@ enum CliError {
     Client(Box<ClientError>),
     #[error("the answer could not be printed: {0}")]
     Print(std::io::Error),
-    #[error("this build does not read records yet")]
-    NoReplay,
+    #[error("{}: {error}", .file.display())]
+    Record { file: PathBuf, error: ReadError },
+    #[error("task {0} is not in this record: `node replay FILE` lists its jobs and failures")]
+    NotRecorded(TaskId),
     #[error(transparent)]
     Stopped(starling_actors::Stopped),
 }
@@ -103,7 +108,8 @@ impl CliError {
             | CliError::Cluster(_)
             | CliError::Client(_)
             | CliError::Print(_)
-            | CliError::NoReplay
+            | CliError::Record { .. }
+            | CliError::NotRecorded(_)
             | CliError::Stopped(_) => FAILURE,
         }
     }

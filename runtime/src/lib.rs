@@ -1,10 +1,11 @@
-//! What touches the world: the mesh, the codec, the store, the executor threads.
+//! What touches the world: the mesh, the codec, the store, the executor threads, the flight recorder.
 //!
 //! Nothing here decides where or when a task runs; that is `starling_core`'s.
 
 pub mod executor;
 pub mod inbox;
 pub mod mesh;
+pub mod recorder;
 pub mod secret;
 pub mod size;
 pub mod store;

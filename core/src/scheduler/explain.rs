@@ -52,7 +52,7 @@ impl Scheduler {
             nthreads: worker.map_or(0, PoolWorker::nthreads),
             inputs: self.missing_inputs(task, record).0,
             is_suspended: phase == Phase::Suspended,
-            is_stolen: phase == Phase::Asked,
+            is_stolen: matches!(phase, Phase::Asked { .. }),
         }
     }
 

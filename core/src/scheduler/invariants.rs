@@ -216,7 +216,7 @@ impl Scheduler {
                 }
             }
             Phase::Suspended => phases.1 += 1,
-            Phase::Asked => phases.2 += 1,
+            Phase::Asked { .. } => phases.2 += 1,
             Phase::Sent | Phase::Begun => {}
         }
         if !matches!(phase, Phase::Ahead { .. }) {

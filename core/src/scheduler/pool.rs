@@ -11,6 +11,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use smallvec::SmallVec;
+
 use crate::ids::{TaskId, Time, WorkerId};
 use crate::spec::{Amount, Resources};
 use crate::wire::{WorkerInfo, WorkerStatus};
@@ -137,7 +139,7 @@ impl PoolWorker {
                 self.ahead_us += expected_us;
             }
             Phase::Suspended => self.suspended += 1,
-            Phase::Asked => self.asked += 1,
+            Phase::Asked { .. } => self.asked += 1,
             Phase::Sent | Phase::Begun => {}
         }
     }
@@ -151,7 +153,7 @@ impl PoolWorker {
                 self.ahead_us -= expected_us;
             }
             Phase::Suspended => self.suspended -= 1,
-            Phase::Asked => self.asked -= 1,
+            Phase::Asked { .. } => self.asked -= 1,
             Phase::Sent | Phase::Begun => {}
         }
     }
@@ -379,9 +381,9 @@ impl Pool {
         self.update_room(slot);
     }
 
-    /// An idle worker, the least busy of a sample.
-    pub(super) fn idle(&mut self) -> Option<Slot> {
-        self.sample_room(Room::Idle)
+    /// Some of the workers that have nothing to do.
+    pub(super) fn idle(&self) -> SmallVec<[Slot; SAMPLE]> {
+        self.rooms[Room::Idle as usize].iter().copied().take(SAMPLE).collect()
     }
 
     /// The worker with the most work waiting behind what its threads do, of a sample of those that may have any.

@@ -45,8 +45,8 @@ pub(super) enum Phase {
     Ahead { unfinished: u32 },
     /// Sent, with every input in memory; perhaps begun.
     Sent,
-    /// Asked back, for another worker.
-    Asked,
+    /// Asked back, for this worker; its own worker here stands for any other one.
+    Asked { thief: Slot },
     /// It was asked back and had begun.
     Begun,
     /// It waits for tasks that it has submitted itself, and does not count against its worker's threads.

@@ -4,12 +4,14 @@
 //! is asked to give the tasks back that it has not begun. It also happens when a task takes much longer than expected, and so
 //! everything behind it. A worker that is paused, or about to leave, is asked for everything.
 
+use smallvec::SmallVec;
+
 use crate::ids::{Attempt, TaskId};
 use crate::wire::ToWorker;
 
 use super::classes::ClassId;
 use super::place::{FETCH_BYTES_PER_US, FETCH_US};
-use super::pool::Slot;
+use super::pool::{Room, Slot};
 use super::record::{Phase, State};
 use super::{Effects, Scheduler};
 
@@ -35,8 +37,8 @@ impl Scheduler {
             return;
         }
         for _ in 0..VICTIMS_MAX {
-            let has_asked = match (self.pool.idle(), self.pool.busiest()) {
-                (Some(thief), Some(victim)) => self.ask_back(victim, thief, effects),
+            let has_asked = match self.pool.busiest() {
+                Some(victim) if self.pool.is_uneven() => self.ask_back(victim, effects),
                 _ => false,
             };
             if !has_asked {
@@ -46,22 +48,30 @@ impl Scheduler {
         }
     }
 
-    /// Asks for half of what waits at the victim, as far as moving it pays. Says whether anything was asked for.
-    fn ask_back(&mut self, victim: Slot, thief: Slot, effects: &mut Effects) -> bool {
+    /// Asks for half of what waits at the victim, as far as moving it pays, for one idle worker after the other. Says
+    /// whether anything was asked for.
+    fn ask_back(&mut self, victim: Slot, effects: &mut Effects) -> bool {
         let Some(worker) = self.pool.get(victim) else { return false };
         let spare = worker.in_flight().saturating_sub(worker.nthreads() as usize);
         // A task that has run for longer than expected may go on for as long again.
         let wait_us = worker.wait_us().max(self.now.micros_since(worker.progress_at));
-        let worth = |task: &TaskId| {
-            let is_new = matches!(self.phase_of(*task), Some(Phase::Sent));
-            is_new && self.may_move(*task, thief) && self.fetch_us(*task, thief).saturating_add(STEAL_US) < wait_us
-        };
         let wanted = spare.div_ceil(2).min(ASKED_MAX);
+        let thieves = self.pool.idle();
+        let mut next = 0;
+        let mut thief_for = |task: TaskId| {
+            let is_worth =
+                |slot: Slot| self.may_move(task, slot) && self.fetch_us(task, slot).saturating_add(STEAL_US) < wait_us;
+            let found = (next..next + thieves.len()).find(|at| is_worth(thieves[at % thieves.len()]))?;
+            next = (found + 1) % thieves.len();
+            Some((task, thieves[found % thieves.len()]))
+        };
         // The last ones that were sent are the last ones that will be begun.
-        let tasks: Vec<TaskId> =
-            worker.processing.iter().rev().take(LOOKED_AT_MAX).copied().filter(worth).take(wanted).collect();
-        for task in &tasks {
-            self.ask_for(*task, victim, effects);
+        let last = worker.processing.iter().rev().take(LOOKED_AT_MAX).copied();
+        let is_new = |task: &TaskId| matches!(self.phase_of(*task), Some(Phase::Sent));
+        let tasks: SmallVec<[(TaskId, Slot); ASKED_MAX]> =
+            last.filter(is_new).filter_map(&mut thief_for).take(wanted).collect();
+        for (task, thief) in &tasks {
+            self.ask_for(*task, victim, *thief, effects);
         }
         !tasks.is_empty()
     }
@@ -71,16 +81,16 @@ impl Scheduler {
         let Some(worker) = self.pool.get(slot) else { return };
         for task in worker.processing.clone() {
             if self.phase_of(task) == Some(Phase::Sent) {
-                self.ask_for(task, slot, effects);
+                self.ask_for(task, slot, slot, effects);
             }
         }
     }
 
-    fn ask_for(&mut self, task: TaskId, slot: Slot, effects: &mut Effects) {
+    fn ask_for(&mut self, task: TaskId, slot: Slot, thief: Slot, effects: &mut Effects) {
         let Some(record) = self.jobs.get(task) else { return };
         let State::Processing { expected_us, .. } = record.state else { return };
         let attempt = record.attempt;
-        self.change_phase(task, Phase::Asked, expected_us);
+        self.change_phase(task, Phase::Asked { thief }, expected_us);
         if let Some(worker) = self.pool.get(slot) {
             effects.tell_worker(worker.id, ToWorker::Steal { task, attempt });
         }
@@ -128,17 +138,26 @@ impl Scheduler {
         if !self.is_current(slot, task, attempt) {
             return;
         }
+        let phase = self.phase_of(task);
         if given {
             self.take_back(task, effects);
             self.steal_at = self.now;
-            // Before the one that gave it back gets something again.
-            let thief = self.pool.idle().filter(|thief| *thief != slot && self.may_move(task, *thief));
-            if let Some(thief) = thief.filter(|_| self.jobs.get(task).is_some_and(|record| record.state.is_ready())) {
-                self.assign(task, thief, effects);
+            if let Some(Phase::Asked { thief }) = phase {
+                self.hand_over(task, slot, thief, effects);
             }
-        } else if self.phase_of(task) == Some(Phase::Asked) {
+        } else if matches!(phase, Some(Phase::Asked { .. })) {
             let kind = self.jobs.get(task).map_or(0, |record| record.kind);
             self.change_phase(task, Phase::Begun, self.kinds.expected_us(kind));
+        }
+    }
+
+    /// Gives a task that was taken back to the worker that it was asked for. Left to the usual order it would go where the
+    /// most room is, or the most bytes are: to the one that has just given it.
+    fn hand_over(&mut self, task: TaskId, from: Slot, thief: Slot, effects: &mut Effects) {
+        let is_ready = self.jobs.get(task).is_some_and(|record| record.state.is_ready());
+        let has_room = self.pool.get(thief).is_some_and(|worker| worker.is_open() && worker.room() != Room::Full);
+        if is_ready && has_room && thief != from && self.may_move(task, thief) {
+            self.assign(task, thief, effects);
         }
     }
 }

@@ -51,11 +51,12 @@ pub(super) struct NodeOptions {
     #[arg(long, value_name = "N")]
     allowed_failures: Option<u32>,
 
-    /// Keep a record of what the scheduler is told in this file, for `node replay`.
+    /// Keep a record of what the scheduler is told in this file, for `node replay`. The one of the run before is kept
+    /// as FILE.1.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 
-    /// How large the record may get; the oldest of it goes first. The default is 256MiB.
+    /// How large the record may get; it ends there. The default is 1GiB.
     #[arg(long, value_name = "SIZE", value_parser = parse_record_limit)]
     record_limit: Option<u64>,
 

@@ -11,5 +11,6 @@ mod moving;
 mod placing;
 mod queue;
 mod requirements;
+mod scenarios;
 mod stealing;
 mod submitting;
