@@ -55,7 +55,7 @@ enum What {
     },
     /// A workflow instance of WfCommons, replayed as a graph of tasks with its run times and output sizes, scaled.
     Wfformat {
-        /// The instance, in WfFormat: JSON of the schemas 1.0 to 1.5.
+        /// The instance, in WfFormat: JSON of the schemas 1.0 to 1.6.
         #[arg(value_name = "FILE")]
         file: PathBuf,
 
