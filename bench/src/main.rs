@@ -55,16 +55,16 @@ enum What {
     },
     /// A workflow instance of WfCommons, replayed as a graph of tasks with its run times and output sizes, scaled.
     Wfformat {
-        /// The instance, in WfFormat: JSON of the schemas 1.0 to 1.5.
+        /// The instance, in WfFormat: JSON of the schemas 1.0 to 1.6.
         #[arg(value_name = "FILE")]
         file: PathBuf,
 
         /// What run times are multiplied by; by default so that all tasks together take 4 s, with --quick 1 s.
-        #[arg(long, value_name = "X", value_parser = scale)]
+        #[arg(long, value_name = "X", value_parser = scale, allow_negative_numbers = true)]
         scale: Option<f64>,
 
         /// What output sizes are multiplied by; by default 1, or so that all outputs together have 64 MB.
-        #[arg(long, value_name = "X", value_parser = scale)]
+        #[arg(long, value_name = "X", value_parser = scale, allow_negative_numbers = true)]
         bytes_scale: Option<f64>,
 
         #[command(flatten)]
@@ -196,5 +196,7 @@ mod tests {
         for text in ["-1", "inf", "NaN", "1,5", ""] {
             assert!(scale(text).is_err(), "{text}");
         }
+        let error = Options::try_parse_from(["bench", "wfformat", "w.json", "--scale", "-1"]).unwrap_err();
+        assert!(error.to_string().contains("it must be finite and not negative"), "{error}");
     }
 }

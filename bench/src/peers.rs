@@ -87,6 +87,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("csv_datafusion.py", include_str!("../peers/csv_datafusion.py")),
     ("csv_duckdb.py", include_str!("../peers/csv_duckdb.py")),
     ("csv_polars.py", include_str!("../peers/csv_polars.py")),
+    ("taskbench_dask.py", include_str!("../peers/taskbench_dask.py")),
     ("tasks_dask.py", include_str!("../peers/tasks_dask.py")),
     ("tasks_hyperqueue.py", include_str!("../peers/tasks_hyperqueue.py")),
     ("tasks_ray.py", include_str!("../peers/tasks_ray.py")),

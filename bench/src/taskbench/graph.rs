@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use starling::{Cluster, Future};
 
 use super::kernel::Kernel;
@@ -100,6 +101,18 @@ impl Prepared {
         self.check(&cluster.gather(&last).await?)
     }
 
+    /// The tasks as a peer's driver is told of them.
+    pub(super) fn to_json(&self) -> Value {
+        let cell = |cell: &Cell| json!([cell.seed, cell.inputs, cell.is_last]);
+        self.rows.iter().map(|row| row.iter().map(cell).collect::<Value>()).collect()
+    }
+
+    /// Whether a peer's driver has found the right outputs.
+    pub(super) fn is_answer(&self, outputs: &Value) -> bool {
+        let outputs = outputs.as_array().map(|outputs| outputs.iter().map(Value::as_u64).collect::<Option<Vec<_>>>());
+        outputs.flatten().is_some_and(|outputs| self.check(&outputs).is_ok())
+    }
+
     fn check(&self, outputs: &[u64]) -> anyhow::Result<()> {
         let wrong = outputs.iter().zip(&self.expected).filter(|(found, expected)| found != expected).count();
         let (found, expected) = (outputs.len(), self.expected.len());
@@ -166,6 +179,17 @@ mod tests {
         outputs[2] ^= 1;
         assert!(graph.check(&outputs).unwrap_err().to_string().starts_with("1 of 4 outputs are wrong"));
         assert!(graph.check(&graph.expected[1..]).is_err());
+        assert!(graph.is_answer(&json!(graph.expected)));
+        assert!(!graph.is_answer(&json!(outputs)));
+        assert!(!graph.is_answer(&json!([1.5, -1, null, "x"])));
+        assert!(!graph.is_answer(&Value::Null));
+    }
+
+    #[test]
+    fn a_peer_is_told_seeds_inputs_and_which_outputs_are_looked_at() {
+        let graph = prepared(Pattern::NoComm, 1, 2);
+        let seed = |step: usize| graph.rows[step][0].seed;
+        assert_eq!(graph.to_json(), json!([[[seed(0), [], false]], [[seed(1), [0], true]]]));
     }
 
     #[tokio::test(flavor = "multi_thread")]

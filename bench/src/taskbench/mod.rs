@@ -3,12 +3,12 @@
 //! Slaughter et al., "Task Bench: A Parameterized Benchmark for Evaluating Parallel Runtime Performance", SC'20. The paper
 //! has as many columns as cores; here there are more, since a worker that waits for another should find something to do.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
 use crate::measure::{Plan, Repeat, median};
-use crate::peers::Peer;
+use crate::peers::{self, Ask, Peer};
 use crate::report::{Line, Report, SIZE, STARLING, tell};
 use crate::tasks::{Connected, connected};
 
@@ -69,10 +69,30 @@ pub(crate) fn run(plan: &Plan, size: Size, peers: &[Peer], report: &mut Report) 
             }
         }
     }
-    for peer in peers {
-        tell(format_args!("{BENCH}: {peer} runs no task graphs of Task Bench here"));
+    for &peer in peers {
+        if peer == Peer::Dask {
+            peers::measure(peer, BENCH, asks_of_dask(plan, width), false, plan, report);
+        } else {
+            tell(format_args!("{BENCH}: {peer} runs no graphs of Task Bench here"));
+        }
     }
     Ok(())
+}
+
+/// Two patterns, in a few rows: a task costs Dask about as much as a hundred cost us.
+fn asks_of_dask(plan: &Plan, width: u32) -> Vec<Ask> {
+    let steps = if plan.quick { 4 } else { 16 };
+    let patterns = [Pattern::Trivial, Pattern::Stencil].into_iter();
+    let asks = patterns.map(|pattern| {
+        let graph = Prepared::new(Grid { pattern, width, steps });
+        let mut ask = Ask::new(case(pattern, Kernel::Compute), UNIT, "metg", graph.tasks(), |s| s * 1e6);
+        ask.request.insert("rows".to_owned(), graph.to_json());
+        ask.request.insert("threads".to_owned(), plan.parallelism().into());
+        ask.check = Box::new(move |outputs| graph.is_answer(outputs));
+        ask.tell_size = true;
+        ask
+    });
+    asks.collect()
 }
 
 fn case(pattern: Pattern, kernel: Kernel) -> String {
@@ -145,7 +165,7 @@ async fn sweep(
         let units = ((kernel_us * rate) as u64).max(1);
         let started = Instant::now();
         let run = graph.run(&connected.cluster, Work { kernel, units });
-        let ended = tokio::time::timeout(plan.timeout().max(Duration::from_secs(1)), run).await;
+        let ended = tokio::time::timeout(plan.timeout(), run).await;
         let ended = ended.with_context(|| format!("no answer within {} s", plan.timeout().as_secs()));
         ended.and_then(|ended| ended).with_context(|| format!("at {units} units{}", connected.nodes.last_words()))?;
         let wall_s = started.elapsed().as_secs_f64();

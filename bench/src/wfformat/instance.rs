@@ -1,7 +1,8 @@
 //! A workflow instance in the JSON format of WfCommons: reads it, or says which task is wrong.
 //!
-//! Two forms are known. Schema 1.5 has `workflow.specification`, which says who needs whom, and `workflow.execution`, which
-//! says how long each task took. Schemas 1.0 to 1.4 have one list, `workflow.tasks` or `workflow.jobs`, that says both.
+//! Two forms are known. Schemas 1.5 and 1.6 have `workflow.specification`, which says who needs whom, and
+//! `workflow.execution`, which says how long each task took. Schemas 1.0 to 1.4 have one list, `workflow.tasks` or
+//! `workflow.jobs`, that says both.
 //! <https://github.com/wfcommons/WfFormat>
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,8 +52,8 @@ pub(super) fn parse(text: &[u8]) -> anyhow::Result<Workflow> {
     let workflow = document.get("workflow").context("there is no workflow")?;
     let mut stated = match version {
         "1.0" | "1.1" | "1.2" | "1.3" | "1.4" => one_list(workflow)?,
-        "1.5" => specification_and_execution(workflow)?,
-        _ => bail!("schema version {version:?} is unknown: 1.0 to 1.5 are known"),
+        "1.5" | "1.6" => specification_and_execution(workflow)?,
+        _ => bail!("schema version {version:?} is unknown: 1.0 to 1.6 are known"),
     };
     ensure!(!stated.tasks.is_empty(), "there are no tasks");
     let parents = parents_of(&stated.tasks)?;
@@ -87,7 +88,7 @@ struct StatedTask {
     nbytes: f64,
 }
 
-/// A task of `workflow.specification` (1.5).
+/// A task of `workflow.specification` (from 1.5 on).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Specified {
@@ -101,7 +102,7 @@ struct Specified {
     output_files: Vec<String>,
 }
 
-/// A task of `workflow.execution` (1.5).
+/// A task of `workflow.execution` (from 1.5 on).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Executed {
@@ -347,6 +348,12 @@ mod tests {
             workflow.tasks.iter().map(|task| (task.run_s, task.nbytes, task.parents.clone())).collect()
         };
         assert_eq!(shapes(&old), shapes(&new));
+    }
+
+    #[test]
+    fn the_newest_schema_has_the_same_form() {
+        let document = changed(|document| document["schemaVersion"] = json!("1.6"));
+        assert_eq!(parsed(&document).unwrap(), parse(NEW.as_bytes()).unwrap());
     }
 
     #[test]
