@@ -10,7 +10,7 @@ use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient};
 
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::work::{self, FAIL, FLAKY, MIX, Payload, UNKNOWN};
+use crate::work::{self, FAIL, FLAKY, HANG, HANG_TIMEOUT_MS, MIX, Payload, UNKNOWN};
 
 /// What must come of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Client {
         };
         let inputs: Vec<u32> = (0..count).filter_map(|_| rng.pick(usable).copied()).collect();
         let (kind, failures) = match rng.below(100) {
-            roll if roll < self.failing => (FAIL, 0),
+            roll if roll < self.failing => (if rng.chance(50) { FAIL } else { HANG }, 0),
             roll if roll < self.failing + 5 => (FLAKY, rng.between(1, 3) as u8),
             _ => (MIX, 0),
         };
@@ -154,7 +154,13 @@ impl Client {
             kind,
             payload: payload.encode(),
             inputs: inputs.into_iter().collect(),
-            options: TaskOptions { priority, retries, wanted, ..TaskOptions::default() },
+            options: TaskOptions {
+                priority,
+                retries,
+                wanted,
+                timeout_ms: if kind == HANG { HANG_TIMEOUT_MS } else { 0 },
+                ..TaskOptions::default()
+            },
         }
     }
 
@@ -167,7 +173,7 @@ impl Client {
             })
             .collect();
         match values {
-            Some(values) if kind != FAIL => Due::Value(work::result(payload, &values)),
+            Some(values) if kind != FAIL && kind != HANG => Due::Value(work::result(payload, &values)),
             _ => Due::Failure,
         }
     }
@@ -308,7 +314,9 @@ impl Client {
         let allowed_failures = self.allowed_failures;
         let known = self.tasks.get_mut(&task.index).ok_or("an unknown task has failed")?;
         let may_be = match &failure.cause {
-            FailureCause::Error { .. } => known.due == Due::Failure,
+            FailureCause::Error { .. } | FailureCause::TimedOut { timeout_ms: HANG_TIMEOUT_MS } => {
+                known.due == Due::Failure
+            }
             FailureCause::WorkersLost { count } => *count > allowed_failures,
             FailureCause::DataLost { .. } => known.is_scattered,
             _ => false,

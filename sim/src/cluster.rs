@@ -15,7 +15,7 @@ use starling_core::scheduler::{self, Scheduler};
 use starling_core::wire::{FromClient, FromWorker, ResultAt, ToClient, ToWorker};
 
 use crate::client::{Client, Wish};
-use crate::node::{Deed, SimNode};
+use crate::node::{Deed, Due, SimNode};
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::work;
@@ -116,6 +116,7 @@ fn name_to_client(message: &ToClient) -> &'static str {
         ToClient::Failed { failure, .. } => match failure.cause {
             FailureCause::WorkersLost { .. } => "workers-lost",
             FailureCause::DataLost { .. } => "data-lost",
+            FailureCause::TimedOut { .. } => "timed-out",
             _ => "task-failed",
         },
         _ => "other",
@@ -335,15 +336,26 @@ impl Cluster {
 
     /// Does what a node's machine wants done.
     fn after_node(&mut self, node: usize) -> Result<(), String> {
-        let (said, deeds) = self.nodes[node].take_effects(&self.plan, &mut self.rng)?;
+        let (said, deeds) = self.nodes[node].take_effects(Time(self.now), &self.plan, &mut self.rng)?;
         if let Some(worker) = self.nodes[node].session.filter(|_| !said.is_empty()) {
             let batch = encode(&said)?;
             self.send(Link::FromWorker(worker), Happening::WorkerSays { worker, batch });
         }
+        self.plan_deeds(node, deeds);
+        Ok(())
+    }
+
+    fn plan_deeds(&mut self, node: usize, deeds: Vec<Due>) {
         let life = self.nodes[node].life;
         for (delay, deed) in deeds {
             self.at(delay, Happening::NodeDeed { node, life, deed });
         }
+    }
+
+    /// A thread of the node may be free.
+    fn begin(&mut self, node: usize) -> Result<(), String> {
+        let deeds = self.nodes[node].begin(&self.plan, &mut self.rng)?;
+        self.plan_deeds(node, deeds);
         Ok(())
     }
 
@@ -367,7 +379,16 @@ impl Cluster {
                 Some(Deed::Store { from, values })
             }
             Deed::Store { from, values } => Some(self.nodes[node].store_fetched(from, values)),
-            Deed::Compute(execution) => Some(self.nodes[node].compute(&execution, &mut self.runs)?),
+            Deed::Compute { task, attempt } => {
+                let ended = self.nodes[node].compute(task, attempt, &mut self.runs)?;
+                self.begin(node)?;
+                ended
+            }
+            Deed::Wait { task, attempt, waits } => {
+                let event = self.nodes[node].wait(task, attempt, waits);
+                self.begin(node)?;
+                event
+            }
             Deed::Report(event) => {
                 self.nodes[node].handle(Time(self.now), event);
                 self.after_node(node)?;

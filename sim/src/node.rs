@@ -1,16 +1,17 @@
 //! A simulated node: the real worker machine, with a store and threads around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use starling_core::ids::{NodeId, TaskId, Time, WorkerId};
+use starling_core::failure::FailureCause;
+use starling_core::ids::{Attempt, NodeId, TaskId, Time, WorkerId};
 use starling_core::wire::{FromWorker, ToWorker, WorkerInfo};
 use starling_core::worker::{Config, Effect, Event, Execution, Outcome, Worker};
 
 use crate::cluster::node_id;
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::work::{self, FAIL, FLAKY, Payload};
+use crate::work::{self, FAIL, FLAKY, HANG, HANG_TIMEOUT_MS, Payload};
 
 /// What a node does some time after its machine has asked for it.
 #[derive(Debug)]
@@ -19,8 +20,10 @@ pub(crate) enum Deed {
     Ask { from: WorkerId, peer: NodeId, tasks: Vec<TaskId> },
     /// The answer arrives.
     Store { from: WorkerId, values: Vec<(TaskId, Option<u64>)> },
-    /// A thread is done with a task.
-    Compute(Running),
+    /// A thread is done with a task, unless the task was given up before.
+    Compute { task: TaskId, attempt: Attempt },
+    /// A task begins to wait inside, or goes on.
+    Wait { task: TaskId, attempt: Attempt, waits: bool },
     /// The machine hears of something.
     Report(Event),
 }
@@ -30,10 +33,12 @@ pub(crate) type Due = (u64, Deed);
 
 /// A task on a thread. It has taken its inputs out of the store when it began.
 #[derive(Debug)]
-pub(crate) struct Running {
+struct Running {
     execution: Execution,
-    inputs: Vec<u64>,
+    /// `None` if one was not there.
+    inputs: Option<Vec<u64>>,
     run_us: u64,
+    is_suspended: bool,
 }
 
 /// A node.
@@ -43,6 +48,9 @@ pub(crate) struct SimNode {
     config: Config,
     machine: Worker,
     effects: Vec<Effect>,
+    /// What was handed out and has not begun.
+    queue: VecDeque<Execution>,
+    threads: Vec<Running>,
     pub(crate) store: BTreeMap<TaskId, u64>,
     pub(crate) is_alive: bool,
     /// Counts crashes: what was under way before one never ends.
@@ -62,9 +70,11 @@ impl SimNode {
         };
         SimNode {
             number,
-            machine: Worker::new(config.clone()),
+            machine: Worker::new(config.clone()).run_ahead(plan.run_ahead_us),
             config,
             effects: Vec::new(),
+            queue: VecDeque::new(),
+            threads: Vec::new(),
             store: BTreeMap::new(),
             is_alive: false,
             life: 0,
@@ -107,58 +117,116 @@ impl SimNode {
     }
 
     /// Performs the effects: what is to be said, and what happens when.
-    pub(crate) fn take_effects(&mut self, plan: &Plan, rng: &mut Rng) -> Result<(Vec<FromWorker>, Vec<Due>), String> {
+    pub(crate) fn take_effects(
+        &mut self,
+        now: Time,
+        plan: &Plan,
+        rng: &mut Rng,
+    ) -> Result<(Vec<FromWorker>, Vec<Due>), String> {
         let (mut said, mut deeds) = (Vec::new(), Vec::new());
-        for effect in std::mem::take(&mut self.effects) {
-            match effect {
-                Effect::ToScheduler(message) => said.push(message),
-                Effect::Fetch { from, node, tasks } => {
-                    deeds.push((rng.between(1, plan.delay_max_us), Deed::Ask { from, peer: node, tasks }));
-                }
-                Effect::Execute(execution) => {
-                    let run_us = rng.between(0, plan.run_max_us);
-                    deeds.push((run_us, Deed::Compute(self.begin(execution, run_us)?)));
-                }
-                // Simulated threads have no queue: what was handed out has begun.
-                Effect::TakeBack { task, attempt } => {
-                    deeds.push((0, Deed::Report(Event::TakenBack { task, attempt, execution: None })));
-                }
-                Effect::Abandon { .. } | Effect::Leave => {}
-                Effect::Free { task } => {
-                    self.store.remove(&task);
+        // What the threads answer has effects itself.
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                match effect {
+                    Effect::ToScheduler(message) => said.push(message),
+                    Effect::Fetch { from, node, tasks } => {
+                        deeds.push((rng.between(1, plan.delay_max_us), Deed::Ask { from, peer: node, tasks }));
+                    }
+                    Effect::Execute(execution) => self.queue.push_back(execution),
+                    Effect::TakeBack { task, attempt } => {
+                        let at = self.queue.iter().position(|it| it.task == task && it.attempt == attempt);
+                        let execution = at.and_then(|at| self.queue.remove(at));
+                        self.handle(now, Event::TakenBack { task, attempt, execution });
+                    }
+                    Effect::Abandon { task, attempt } => self.abandon(now, task, attempt),
+                    Effect::Leave => {}
+                    Effect::Free { task } => {
+                        self.store.remove(&task);
+                    }
                 }
             }
         }
+        deeds.extend(self.begin(plan, rng)?);
         Ok((said, deeds))
     }
 
-    fn begin(&self, execution: Execution, run_us: u64) -> Result<Running, String> {
-        let input = |task: &TaskId| {
-            self.store.get(task).copied().ok_or_else(|| format!("{} runs without its input {task}", execution.task))
-        };
-        let inputs = execution.inputs.iter().map(input).collect::<Result<_, _>>()?;
-        Ok(Running { inputs, run_us, execution })
+    /// If the task has ended already, the machine is about to hear of it.
+    fn abandon(&mut self, now: Time, task: TaskId, attempt: Attempt) {
+        if self.take_off(task, attempt).is_some() {
+            let outcome = Outcome::Failed { name: String::new(), cause: FailureCause::Cancelled };
+            self.handle(now, Event::Executed { task, attempt, run_us: 0, outcome });
+        }
+    }
+
+    fn find(&self, task: TaskId, attempt: Attempt) -> Option<usize> {
+        self.threads.iter().position(|it| it.execution.task == task && it.execution.attempt == attempt)
+    }
+
+    fn take_off(&mut self, task: TaskId, attempt: Attempt) -> Option<Running> {
+        let at = self.find(task, attempt)?;
+        Some(self.threads.remove(at))
+    }
+
+    /// Free threads take what is next. Gives what will come of it.
+    pub(crate) fn begin(&mut self, plan: &Plan, rng: &mut Rng) -> Result<Vec<Due>, String> {
+        let mut deeds = Vec::new();
+        while self.threads.iter().filter(|it| !it.is_suspended).count() < self.config.nthreads as usize {
+            let Some(execution) = self.queue.pop_front() else { break };
+            let (task, attempt) = (execution.task, execution.attempt);
+            let inputs = execution.inputs.iter().map(|input| self.store.get(input).copied()).collect();
+            let run_us = rng.between(0, plan.run_max_us);
+            if execution.kind == HANG {
+                // It never ends; but time passes.
+                deeds.push((u64::from(HANG_TIMEOUT_MS) * 1000 + run_us, Deed::Report(Event::Tick)));
+            } else {
+                deeds.push((run_us, Deed::Compute { task, attempt }));
+            }
+            if rng.chance(plan.waiting) {
+                deeds.push((run_us / 4, Deed::Wait { task, attempt, waits: true }));
+                deeds.push((run_us / 2, Deed::Wait { task, attempt, waits: false }));
+            }
+            self.threads.push(Running { execution, inputs, run_us, is_suspended: false });
+        }
+        Ok(deeds)
+    }
+
+    /// The task waits inside, or goes on. Gives what the machine hears of it, a moment later.
+    pub(crate) fn wait(&mut self, task: TaskId, attempt: Attempt, waits: bool) -> Option<Deed> {
+        let at = self.find(task, attempt)?;
+        let running = &mut self.threads[at];
+        if std::mem::replace(&mut running.is_suspended, waits) == waits {
+            return None;
+        }
+        let event = if waits { Event::Suspended { task, attempt } } else { Event::Resumed { task, attempt } };
+        Some(Deed::Report(event))
     }
 
     /// A thread is done: its result is in the store, and the machine will hear of it. `runs` says how often each task
-    /// has run anywhere, for those that fail at first.
-    pub(crate) fn compute(&mut self, running: &Running, runs: &mut BTreeMap<TaskId, u8>) -> Result<Deed, String> {
-        let execution = &running.execution;
+    /// has run anywhere, for those that fail at first. `None` if the task was given up before.
+    pub(crate) fn compute(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        runs: &mut BTreeMap<TaskId, u8>,
+    ) -> Result<Option<Deed>, String> {
+        let Some(running) = self.take_off(task, attempt) else { return Ok(None) };
+        let execution = running.execution;
         let payload = Payload::decode(&execution.payload).ok_or("a payload was changed on its way")?;
-        let runs = runs.entry(execution.task).or_default();
+        let runs = runs.entry(task).or_default();
         *runs = runs.saturating_add(1);
         let fails = execution.kind == FAIL || (execution.kind == FLAKY && *runs <= payload.failures);
-        let outcome = if fails {
-            Outcome::Failed { name: "fail".to_owned(), cause: work::failure() }
-        } else {
-            let value = work::result(payload, &running.inputs);
-            self.store.insert(execution.task, value);
-            let inline =
-                (execution.inline_result && payload.is_small).then(|| Bytes::copy_from_slice(&value.to_le_bytes()));
-            Outcome::Stored { nbytes: work::nbytes(value), inline }
+        let outcome = match running.inputs {
+            Some(inputs) if !fails => {
+                let value = work::result(payload, &inputs);
+                self.store.insert(task, value);
+                let inline =
+                    (execution.inline_result && payload.is_small).then(|| Bytes::copy_from_slice(&value.to_le_bytes()));
+                Outcome::Stored { nbytes: work::nbytes(value), inline }
+            }
+            Some(_) => Outcome::Failed { name: "fail".to_owned(), cause: work::failure() },
+            None => return Err(format!("{task} ran without its inputs")),
         };
-        let (task, attempt, run_us) = (execution.task, execution.attempt, running.run_us);
-        Ok(Deed::Report(Event::Executed { task, attempt, run_us, outcome }))
+        Ok(Some(Deed::Report(Event::Executed { task, attempt, run_us: running.run_us, outcome })))
     }
 
     pub(crate) fn store_fetched(&mut self, from: WorkerId, values: Vec<(TaskId, Option<u64>)>) -> Deed {

@@ -19,6 +19,10 @@ pub struct Plan {
     pub delay_max_us: u64,
     /// The longest a task runs, in microseconds.
     pub run_max_us: u64,
+    /// How much work a worker hands out before a thread is free, in microseconds of each thread's time.
+    pub run_ahead_us: u64,
+    /// Of a hundred tasks, how many wait inside for a while, and have no slot then.
+    pub waiting: u64,
     /// How many fetches at once.
     pub fetches_max: usize,
     /// How many bytes in one fetch.
@@ -64,6 +68,8 @@ impl Plan {
             client_losses: faults(rng, 1),
             restarts: if rng.chance(70) { 0 } else { faults(rng, 2) },
             lies: if rng.chance(60) { 0 } else { faults(rng, 20) },
+            run_ahead_us: *rng.pick(&[0, 500, 50_000]).unwrap_or(&0),
+            waiting: *rng.pick(&[0, 5, 50]).unwrap_or(&0),
         }
     }
 }

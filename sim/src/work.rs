@@ -13,12 +13,17 @@ pub const MIX: KindId = KindId(1);
 pub const FAIL: KindId = KindId(2);
 /// Fails as often as its payload says, then mixes.
 pub const FLAKY: KindId = KindId(3);
+/// Never ends: is given up after [`HANG_TIMEOUT_MS`].
+pub const HANG: KindId = KindId(4);
 /// A kind that no node holds.
 pub const UNKNOWN: KindId = KindId(99);
 
+/// How long a task of the kind [`HANG`] may run.
+pub const HANG_TIMEOUT_MS: u32 = 3;
+
 /// The kinds that every node holds.
 pub fn kinds() -> Vec<KindInfo> {
-    [(MIX, "mix"), (FAIL, "fail"), (FLAKY, "flaky")]
+    [(MIX, "mix"), (FAIL, "fail"), (FLAKY, "flaky"), (HANG, "hang")]
         .map(|(kind, name)| KindInfo { kind, name: name.to_owned(), signature: "fn(..) -> u64".to_owned() })
         .to_vec()
 }

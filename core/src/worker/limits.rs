@@ -106,8 +106,12 @@ impl Worker {
     }
 
     pub(super) fn on_status(&mut self, status: WorkerStatus, effects: &mut Vec<Effect>) {
+        let begins_pause = status.paused && !self.status.is_paused();
         self.status.current = Some(status);
         self.tell_status(effects);
+        if begins_pause {
+            self.take_all_back(effects);
+        }
     }
 
     fn tell_status(&mut self, effects: &mut Vec<Effect>) {

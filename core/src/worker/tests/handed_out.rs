@@ -112,6 +112,21 @@ fn nothing_is_asked_back_when_every_task_has_a_thread() {
 }
 
 #[test]
+fn what_has_not_begun_waits_while_the_worker_is_paused() {
+    let mut env = with_tasks_behind_the_first();
+    env.pause(true);
+    let asked = ["take back 0#1", "take back 1#1", "take back 2#1", "take back 3#1"];
+    env.expect(&["> status paused=true", asked[0], asked[1], asked[2], asked[3]]);
+    env.pause(true);
+    env.begun(0, 1);
+    (1..4).for_each(|index| env.not_begun(index, 1));
+    env.executed(0, 1);
+    env.expect(&["> finished 0#1: 10 bytes in 7"]);
+    env.pause(false);
+    env.expect(&["> status paused=false", "run 1#1 ()", "run 2#1 ()", "run 3#1 ()", "run 4#1 ()"]);
+}
+
+#[test]
 fn what_has_not_begun_is_taken_back_when_the_scheduler_is_lost() {
     let mut env = with_tasks_behind_the_first();
     env.event(Event::SchedulerLost);
