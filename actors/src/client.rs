@@ -9,7 +9,7 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -68,10 +68,14 @@ struct State {
     /// The next task's number, and the next unsent one's, counted from the top.
     next: u32,
     unsent: u32,
-    queue: Vec<Queued>,
+    queue: VecDeque<Queued>,
+    /// What does not wait for its turn in the queue.
+    urgent: Option<FromClient>,
     tasks: HashMap<u32, Entry>,
     /// All tasks below this number are known to the scheduler.
     accepted: u32,
+    /// All tasks below this number have been sent to it.
+    sent: u32,
     /// Submissions on their way: token, the number after their last task.
     submissions: BTreeMap<u64, u32>,
     next_token: u64,
@@ -148,7 +152,7 @@ impl Client {
         let task = TaskId::new(self.job, state.next_index());
         let spec =
             TaskSpec { task, kind: parts.def.kind(), payload: parts.payload.into(), inputs, options: parts.options };
-        state.queue.push(Queued::Task(spec));
+        state.queue.push_back(Queued::Task(spec));
         drop(state);
         self.queued.notify_one();
         task
@@ -233,7 +237,7 @@ impl Client {
                 targets.rotate_left(turn);
             }
             state.next_scatter = state.next_scatter.wrapping_add(1);
-            state.queue.push(Queued::Scatter { index, placed: on });
+            state.queue.push_back(Queued::Scatter { index, placed: on });
             (TaskId::new(self.job, index), targets)
         };
         self.queued.notify_one();
@@ -320,9 +324,13 @@ impl Client {
                 | ToClient::Recomputing { .. } => tracing::debug!("a message about another job is ignored"),
             }
         }
+        // It may have waited for this.
+        if !state.queue.is_empty() {
+            self.queued.notify_one();
+        }
         drop(state);
-        // What is submitted is checked before it is sent, so this is a fault of the system; the numbers of all later
-        // tasks would not fit.
+        // What is submitted is checked before it is sent, and not too much is sent, so this is a fault of the system; the
+        // numbers of all later tasks would not fit.
         if let Some(reason) = rejected {
             self.lose(&reason);
         }
@@ -331,7 +339,8 @@ impl Client {
     /// The link is lost: everything that is not settled fails.
     pub(crate) fn lose(&self, reason: &str) {
         let mut state = self.lock();
-        state.lost = Some(reason.to_owned());
+        // What is found out later follows from the first.
+        state.lost.get_or_insert_with(|| reason.to_owned());
         state.queue.clear();
         state.answers.clear();
         state.accept_waiters.clear();
@@ -386,7 +395,7 @@ impl Client {
                     continue;
                 }
                 entry.outcome = None;
-                state.queue.push(Queued::Message(FromClient::Unreachable { task, holders: holders.to_vec() }));
+                state.queue.push_back(Queued::Message(FromClient::Unreachable { task, holders: holders.to_vec() }));
             }
             self.queued.notify_one();
         }
@@ -506,7 +515,7 @@ impl ResultSource for Client {
         let mut state = self.lock();
         state.tasks.remove(&task.index);
         if task.index < UNSENT_FROM && state.lost.is_none() {
-            state.queue.push(Queued::Release(task));
+            state.queue.push_back(Queued::Release(task));
             drop(state);
             self.queued.notify_one();
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use starling_core::explain::Explanation;
 use starling_core::ids::{NodeId, TaskId, WorkerId};
+use starling_core::spec::Resources;
 use starling_runtime::executor::current_task;
 use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshLimits, Multiaddr, Role, parse_addr};
 use starling_runtime::secret::{ClusterSecret, SecretError};
@@ -72,13 +73,20 @@ pub struct LocalOptions {
     pub nthreads: u32,
     /// How many bytes of outputs each holds at most; 0 for no limit.
     pub memory_limit: u64,
+    /// What each has of abstract resources.
+    pub resources: Resources,
 }
 
 impl LocalOptions {
     /// So many workers that share the machine's cores.
     pub fn new(workers: usize) -> LocalOptions {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        LocalOptions { workers, nthreads: (cores / workers.max(1)).max(1) as u32, memory_limit: 0 }
+        LocalOptions {
+            workers,
+            nthreads: (cores / workers.max(1)).max(1) as u32,
+            memory_limit: 0,
+            resources: Resources::new(),
+        }
     }
 }
 
@@ -124,6 +132,7 @@ impl Cluster {
                 secret: secret.clone(),
                 nthreads: options.nthreads,
                 memory_limit: options.memory_limit,
+                resources: options.resources.clone(),
                 ..NodeConfig::new(NodeRole::Worker)
             };
             nodes.push(Node::start(config).await?);
@@ -294,9 +303,12 @@ impl Cluster {
     }
 
     /// Gives up everything that this client has submitted and that is not finished. Does not wait; what is submitted later
-    /// is not affected.
+    /// is not affected. Does nothing to what [`Cluster::current`] gave, which other tasks use as well: there, cancel the
+    /// futures.
     pub fn cancel_all(&self) {
-        self.client.cancel_job();
+        if self.client.owns_mesh() {
+            self.client.cancel_job();
+        }
     }
 
     /// Why a task is where it is at this moment: what it waits for, or which worker is full.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use starling::core::explain::Why;
+use starling::core::spec::{Amount, Resources};
 use starling::{ClientError, Cluster, ClusterError, FailureCause, LocalOptions};
 use starling_integration_tests::tasks;
 
@@ -61,6 +63,25 @@ async fn large_values_come_from_the_own_store_and_from_others() {
     let sums = cluster.map((1..=4_u64).map(|n| tasks::sums_large::task(n * 100_000)));
     let expected: Vec<u64> = (1..=4).map(|n| n * 100_000 * (1 + 3)).collect();
     assert_eq!(in_time(cluster.gather(&sums)).await.unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_submits_goes_before_what_waits_beside_it() {
+    let cluster = cluster(1).await;
+    let parent = cluster.submit(tasks::sum_of_squares::task(20).priority(3));
+    let beside = cluster.map((0..100).map(|value| tasks::slow::task(20_u64, value).priority(3)));
+    assert_eq!(in_time(parent.result()).await.unwrap(), 2470);
+    let last = cluster.explain(&beside[99]).await.unwrap();
+    assert!(!matches!(last.why, Why::Memory { .. }), "what was begun was finished last: {last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_take_a_resource_run_in_turn_and_their_places_are_given_up_too() {
+    let resources = Resources::from([("gpu".to_owned(), Amount::whole(1))]);
+    let options = LocalOptions { nthreads: 2, resources, ..LocalOptions::new(1) };
+    let cluster = Cluster::local_with(options).await.unwrap();
+    let numbers = cluster.map((5..8_u64).map(|n| tasks::fibonacci::task(n).resource("gpu", 1.0)));
+    assert_eq!(in_time(cluster.gather(&numbers)).await.unwrap(), [5, 8, 13]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,24 @@
 //! # }
 //! ```
 //!
+//! A task may submit tasks to the cluster that it runs on. While it waits for them it has no place on its worker, so that
+//! recursion needs no more threads than the worker has:
+//!
+//! ```no_run
+//! use starling::{Cluster, block_on};
+//!
+//! #[starling::task]
+//! fn fibonacci(n: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+//!     if n < 2 {
+//!         return Ok(n);
+//!     }
+//!     let cluster = Cluster::current()?;
+//!     let parts = cluster.map([n - 1, n - 2].map(fibonacci::task));
+//!     let parts = block_on(cluster.gather(&parts))?; // an `async` task awaits instead
+//!     Ok(parts.iter().sum())
+//! }
+//! ```
+//!
 //! [`Cluster`] is the client: it submits [`Call`]s, which [`task`](macro@task) makes of functions, and gives typed
 //! [`Future`]s. [`Bag`](bag::Bag) stands on it. [`Node`] embeds a node in a program of yours, and [`main`] makes your
 //! program a full `node` that holds your tasks.

@@ -40,7 +40,7 @@ impl Client {
             state.check_not_lost()?;
             let token = state.next_token();
             state.answers.insert(token, answer);
-            state.queue.push(Queued::Message(message(token)));
+            state.queue.push_back(Queued::Message(message(token)));
             Asked { client: self, token }
         };
         self.queued.notify_one();
@@ -104,9 +104,16 @@ impl Client {
         self.say(tasks.chunks(IDS_MAX).map(|tasks| FromClient::Cancel { tasks: tasks.to_vec() }));
     }
 
-    /// Gives up all that is not finished.
+    /// Gives up all that is not finished. If the queue waits for a scheduler that is full, what that one has is given up
+    /// at once, and the rest in its turn.
     pub(crate) fn cancel_job(&self) {
-        self.say([FromClient::CancelJob { job: self.job }]);
+        let message = FromClient::CancelJob { job: self.job };
+        let mut state = self.lock();
+        if state.is_far_ahead() {
+            state.urgent = Some(message.clone());
+        }
+        drop(state);
+        self.say([message]);
     }
 
     /// Says what has no answer.

@@ -8,13 +8,19 @@ use starling_core::wire::FromClient;
 use starling_runtime::mesh::{LinkError, LinkSender};
 use tokio::sync::oneshot;
 
-use super::{Client, IDS_MAX};
+use super::{Client, IDS_MAX, State};
 use crate::link::encode_one;
 
 /// How many tasks go in one submission.
 const SUBMIT_TASKS: usize = 2048;
 /// How many bytes of payloads go in one submission, unless one task has more.
 const SUBMIT_BYTES: usize = 512 * 1024;
+
+/// How many submitted tasks may be on their way, not accepted yet, before the rest of the queue waits: a scheduler that is
+/// full answers late, and refuses a client that goes on nevertheless.
+pub(super) const SENT_MAX: u32 = 256 * 1024;
+/// How much of the queue is sent before it is looked at again.
+pub(super) const TAKEN_MAX: usize = 64 * 1024;
 
 /// What is still to be said.
 pub(super) enum Queued {
@@ -29,28 +35,57 @@ pub(super) enum Queued {
     Message(FromClient),
 }
 
+/// What [`Client::send_queued`] does next.
+pub(super) enum Next {
+    Send(Vec<Queued>),
+    Wait,
+    End,
+}
+
+impl State {
+    /// Whether the scheduler has yet to accept so many tasks that it had better be sent no more.
+    pub(super) fn is_far_ahead(&self) -> bool {
+        self.sent.saturating_sub(self.accepted) >= SENT_MAX
+    }
+}
+
 impl Client {
     /// Sends what is queued until the link or the client is gone. Holds the client only while it sends, so that
     /// dropping the client ends this.
     pub(crate) async fn send_queued(client: Weak<Client>, link: LinkSender) {
         loop {
             let Some(this) = client.upgrade() else { return };
-            let (queue, lost) = {
-                let mut state = this.lock();
-                (std::mem::take(&mut state.queue), state.lost.is_some())
-            };
-            if lost {
-                return;
-            }
-            if queue.is_empty() {
-                let queued = Arc::clone(&this.queued);
-                drop(this);
-                queued.notified().await;
-            } else if let Err(error) = this.send_all(queue, &link).await {
-                this.lose(&error.to_string());
-                return;
+            match this.next_to_send() {
+                Next::End => return,
+                Next::Wait => {
+                    let queued = Arc::clone(&this.queued);
+                    drop(this);
+                    queued.notified().await;
+                }
+                Next::Send(queue) => {
+                    if let Err(error) = this.send_all(queue, &link).await {
+                        this.lose(&error.to_string());
+                        return;
+                    }
+                }
             }
         }
+    }
+
+    /// What is to be sent now, a part of the queue at a time.
+    pub(super) fn next_to_send(&self) -> Next {
+        let mut state = self.lock();
+        if state.lost.is_some() {
+            return Next::End;
+        }
+        if let Some(message) = state.urgent.take() {
+            return Next::Send(vec![Queued::Message(message)]);
+        }
+        if state.queue.is_empty() || state.is_far_ahead() {
+            return Next::Wait;
+        }
+        let count = state.queue.len().min(TAKEN_MAX);
+        Next::Send(state.queue.drain(..count).collect())
     }
 
     async fn send_all(&self, queue: Vec<Queued>, link: &LinkSender) -> Result<(), SendError> {
@@ -99,7 +134,9 @@ impl Client {
         let token = {
             let mut state = self.lock();
             let token = state.next_token();
-            state.submissions.insert(token, last.task.index + 1);
+            state.sent = last.task.index + 1;
+            let sent = state.sent;
+            state.submissions.insert(token, sent);
             token
         };
         let tasks = std::mem::take(tasks);

@@ -10,7 +10,7 @@ use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshLimits, Role};
 use starling_runtime::store::Store;
 use starling_runtime::task::{Call, ClientError, Entries, Future, Graph, ResultSource, TaskDef};
 
-use super::sending::Queued;
+use super::sending::{Next, Queued, SENT_MAX, TAKEN_MAX};
 use super::{Client, IDS_MAX, UNSENT_FROM};
 use crate::served::ServedStore;
 
@@ -218,7 +218,7 @@ async fn submitting_very_many_waits_for_the_scheduler() {
     use crate::cluster::{Cluster, UNACCEPTED_MAX, UNACCEPTED_STEP};
     let client = client().await;
     let cluster = Cluster::of(Arc::clone(&client));
-    let count = 3 * UNACCEPTED_MAX as u32;
+    let count = UNACCEPTED_MAX as u32 + 5 * UNACCEPTED_STEP as u32;
     let submitting = tokio::spawn(async move { cluster.submit_all((0..count).map(|_| call())).await });
     let mut steps = 0;
     while !submitting.is_finished() {
@@ -235,5 +235,52 @@ async fn submitting_very_many_waits_for_the_scheduler() {
         }
     }
     assert_eq!(submitting.await.unwrap().len(), count as usize);
-    assert!(steps >= 2 * (UNACCEPTED_MAX / UNACCEPTED_STEP) as u64 - 1, "{steps}");
+    assert_eq!(steps, 5);
+}
+
+/// What the writer would send now: how many tasks, and which messages. `None` if it waits.
+fn sends(client: &Client) -> Option<(usize, Vec<FromClient>)> {
+    let Next::Send(queue) = client.next_to_send() else { return None };
+    let mut tasks = 0;
+    let mut messages = Vec::new();
+    for queued in queue {
+        match queued {
+            Queued::Task(spec) => {
+                tasks += 1;
+                client.lock().sent = spec.task.index + 1;
+            }
+            Queued::Message(message) => messages.push(message),
+            Queued::Release(_) | Queued::Scatter { .. } => panic!("nothing else was queued"),
+        }
+    }
+    Some((tasks, messages))
+}
+
+#[tokio::test]
+async fn the_queue_waits_while_the_scheduler_accepts_nothing_and_giving_up_does_not() {
+    let client = client().await;
+    let held: Vec<_> = (0..TAKEN_MAX + 10).map(|_| submit(&client, call())).collect();
+    assert_eq!(sends(&client), Some((TAKEN_MAX, vec![])));
+    // As if it had been sent much more.
+    client.lock().sent = SENT_MAX;
+    assert_eq!(sends(&client), None);
+    let cancel = FromClient::CancelJob { job: JOB };
+    client.cancel_job();
+    assert_eq!(sends(&client), Some((0, vec![cancel.clone()])));
+    assert_eq!(sends(&client), None);
+
+    // The writer has heard of all that, and waits.
+    let is_told = || futures::FutureExt::now_or_never(client.queued.notified()).is_some();
+    while is_told() {}
+    client.lock().submissions.insert(1, 5);
+    client.handle(vec![ToClient::Accepted { token: 1 }]);
+    assert!(is_told());
+    assert_eq!(sends(&client), Some((10, vec![cancel.clone()])));
+    // While nothing waits, it goes once, in its turn.
+    client.cancel_job();
+    assert_eq!(sends(&client), Some((0, vec![cancel])));
+    assert_eq!(sends(&client), None);
+    client.lose("gone");
+    assert!(matches!(client.next_to_send(), Next::End));
+    drop(held);
 }
