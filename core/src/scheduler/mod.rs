@@ -15,16 +15,25 @@
 //! From every state a task is forgotten when its client does not hold it and no task that names it as an input is
 //! known. Until then its spec is kept, because a lost output may have to be computed again from the beginning.
 //!
-//! **Order.** Tasks without inputs wait in one queue, by priority: the user's, then the order of submission. A task
-//! whose inputs are there goes at once to the worker that has to fetch the fewest bytes, then to the least busy; if that
-//! one is full it waits in a queue of that worker's. A worker that gets room takes from its own queue first, from the
-//! roots next (unless a root's user priority is higher) and, if it is running dry, from the longest queue of another.
-//! So what was begun is finished before something new is begun, and nobody idles while a task is queued.
+//! **Order.** Within a submission tasks are numbered depth first ([`order`](crate::order)); the user's priority goes before the
+//! order of submission, which goes before that. Tasks without inputs wait in one queue (the roots), and only as much as keeps
+//! the workers' threads busy for a while is sent, so that what has been begun stays little. A task whose inputs are there goes at
+//! once to the worker that has to fetch the fewest bytes, then to the least busy; if that one is full it waits in a queue of
+//! that worker's. A worker that gets room takes from its own queue first, from the roots next (unless a root's user priority
+//! is higher) and, if it is running dry, from the longest queue of another. So what was begun is finished before something new
+//! is begun, and nobody idles while a task is queued.
 //!
-//! - [`view`]: what may be asked of the scheduler.
-//! - `record`: the records; `queue`: ready tasks; `pool`: the workers; `kinds`: the functions.
-//! - `submit`: what clients say; `workers`: joining, leaving and what workers say.
-//! - `transitions`: what follows when a task's state changes; `place`: which worker gets what.
+//! **Requirements.** Tasks that need resources or certain workers are placed among the workers that have them, and wait in a
+//! queue of their own class, so that they hold nobody else up.
+//!
+//! **Phases.** What is processing may have been sent ahead of its inputs (`ahead`), asked back for an idle worker (`steal`), or be
+//! suspended, when it waits for tasks that it has submitted itself.
+//!
+//! - [`view`], `explain`: what may be asked of the scheduler.
+//! - `record`: the records; `queue`: ready tasks; `pool`: the workers; `kinds`: the functions; `classes`: the requirements.
+//! - `submit`: what clients say; `admit`: how much of it at a time; `workers`: joining, leaving and what workers say.
+//! - `transitions`: what follows when a task's state changes; `place`: which worker gets what; `ahead`: what is sent before its
+//!   inputs; `steal`: what is asked back; `moves`: copies on request, and workers that leave.
 //! - `invariants`: what must hold between events.
 
 mod admit;
