@@ -124,24 +124,53 @@ impl History {
         self.now.0 += u64::from(choice) * u64::from(choice);
         let some = task(u32::from(choice) % self.submitted.max(1));
         let client = ClientId(u32::from(choice % 2));
-        match what % 12 {
+        match what % 13 {
             0 | 1 => self.submit(u32::from(choice % 7), choice),
             2..=5 => self.finish(choice),
             6 => self.fail(choice),
             7 => self.client(FromClient::Release { tasks: vec![some, task(some.index + 1), task(1)] }),
             8 => self.event(Event::WorkerLost { worker: WorkerId(u32::from(choice % 3)) }),
             9 => self.join(u32::from(choice % 3)),
-            10 => {
-                let message = match choice % 3 {
-                    0 => FromWorker::Replica { task: some },
-                    1 => FromWorker::Status(WorkerStatus { paused: choice % 2 == 0, ..WorkerStatus::default() }),
-                    _ => FromWorker::InputsMissing { task: some, attempt: Attempt(1), missing: vec![] },
-                };
-                self.event(Event::FromWorker { worker: WorkerId(u32::from(choice % 2)), message });
-            }
+            10 => self.worker_says(some, choice),
+            11 => self.client_asks(some, choice),
             _ if choice % 3 == 0 => self.event(Event::ClientLost { client }),
             _ => self.event(Event::Tick),
         }
+    }
+}
+
+impl History {
+    /// One of the rarer things that a worker says, mostly of an assignment that it has.
+    fn worker_says(&mut self, task: TaskId, choice: u8) {
+        let (worker, attempt) =
+            self.scheduler.processing_on(task).unwrap_or((WorkerId(u32::from(choice % 2)), Attempt(1)));
+        let message = match choice % 9 {
+            0 => FromWorker::Replica { task },
+            1 => FromWorker::Status(WorkerStatus { paused: choice.is_multiple_of(2), ..WorkerStatus::default() }),
+            2 => FromWorker::InputsMissing { task, attempt, missing: vec![] },
+            3 => FromWorker::StealAnswer { task, attempt, given: true },
+            4 => FromWorker::StealAnswer { task, attempt, given: false },
+            5 => FromWorker::Suspended { task, attempt },
+            6 => FromWorker::Resumed { task, attempt },
+            7 => FromWorker::NotAcquired { task },
+            _ => FromWorker::Leaving,
+        };
+        self.event(Event::FromWorker { worker, message });
+    }
+
+    fn client_asks(&mut self, task: TaskId, choice: u8) {
+        let (token, tasks) = (u64::from(choice), vec![task]);
+        self.client(match choice % 8 {
+            0 => FromClient::Cancel { tasks },
+            1 => FromClient::CancelJob { job: task.job },
+            2 => FromClient::Explain { token, task },
+            3 => FromClient::Replicate { token, tasks, copies: 2 },
+            4 => FromClient::Rebalance { token },
+            5 => FromClient::Retire { token, workers: vec![WorkerId(u32::from(choice % 3))] },
+            6 => FromClient::WhoHas { token, tasks },
+            _ => FromClient::Scattered { job: task.job, values: vec![(self.submitted, token, vec![WorkerId(0)])] },
+        });
+        self.submitted += u32::from(choice % 8 == 7);
     }
 }
 

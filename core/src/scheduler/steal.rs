@@ -24,6 +24,9 @@ const ASKED_MAX: usize = 32;
 /// How many of a worker's tasks are looked at for that.
 const LOOKED_AT_MAX: usize = 128;
 
+/// For how many idle workers it is looked at whether one task is worth moving to them, which costs its number of inputs.
+const THIEVES_MAX: usize = 4;
+
 /// How many workers are asked in one event.
 const VICTIMS_MAX: usize = 4;
 
@@ -59,9 +62,12 @@ impl Scheduler {
         let thieves = self.pool.idle();
         let mut next = 0;
         let mut thief_for = |task: TaskId| {
-            let is_worth =
-                |slot: Slot| self.may_move(task, slot) && self.fetch_us(task, slot).saturating_add(STEAL_US) < wait_us;
-            let found = (next..next + thieves.len()).find(|at| is_worth(thieves[at % thieves.len()]))?;
+            let is_worth = |at: &usize| {
+                let fetch_us = self.fetch_us(task, thieves[at % thieves.len()]);
+                fetch_us.saturating_add(STEAL_US) < wait_us
+            };
+            let able = (next..next + thieves.len()).filter(|at| self.may_move(task, thieves[at % thieves.len()]));
+            let found = able.take(THIEVES_MAX).find(is_worth)?;
             next = (found + 1) % thieves.len();
             Some((task, thieves[found % thieves.len()]))
         };

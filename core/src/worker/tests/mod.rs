@@ -8,4 +8,5 @@ mod fuzz;
 mod handed_out;
 mod limits;
 mod losing;
+mod scenarios;
 mod sent_ahead;
