@@ -124,6 +124,11 @@ impl Client {
         &self.mesh
     }
 
+    #[cfg(test)]
+    pub(crate) fn job(&self) -> JobId {
+        self.job
+    }
+
     pub(crate) fn owns_mesh(&self) -> bool {
         self.owns_mesh
     }

@@ -37,6 +37,9 @@ pub enum ClusterError {
     /// There is no usable secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// It was told no node to connect to.
+    #[error("a client needs a node to connect to: give an address, such as 10.12.0.10:8786")]
+    NoAddress,
     /// The mesh has no scheduler.
     #[error("connected to {0}, but its mesh has no scheduler: start one with `node --role scheduler`")]
     NoScheduler(String),
@@ -155,6 +158,9 @@ impl Cluster {
 
     /// As [`Cluster::connect_with`], by the first of these nodes that answers.
     pub async fn connect_any(addrs: &[Multiaddr], options: ConnectOptions) -> Result<Cluster, ClusterError> {
+        if addrs.is_empty() {
+            return Err(ClusterError::NoAddress);
+        }
         let secret = match (options.insecure, options.secret) {
             (true, _) => None,
             (false, Some(secret)) => Some(secret),

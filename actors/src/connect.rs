@@ -158,3 +158,47 @@ async fn job_opened(messages: &mut MessageReceiver<ToClient>, peer: NodeId) -> O
 async fn ignore(mut events: mpsc::Receiver<MeshEvent>) {
     while events.recv().await.is_some() {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Cluster, ConnectOptions};
+    use crate::node::{NodeConfig, NodeRole};
+
+    /// On a thread that may block, as the executor's do.
+    async fn client_of(nested: &Arc<Nested>) -> Arc<Client> {
+        let nested = Arc::clone(nested);
+        tokio::task::spawn_blocking(move || nested.client()).await.unwrap().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_nodes_client_is_one_until_it_is_lost_and_leaves_the_mesh_alone() {
+        let node = Node::start(NodeConfig::new(NodeRole::Scheduler)).await.unwrap();
+        let nested = Arc::new(Nested::new(node.mesh().clone(), "here".to_owned(), Handle::current()));
+        let first = client_of(&nested).await;
+        assert!(Arc::ptr_eq(&first, &client_of(&nested).await));
+        first.lose("gone");
+        let second = client_of(&nested).await;
+        assert!(!Arc::ptr_eq(&first, &second) && second.is_usable());
+        assert_ne!(first.job(), second.job());
+        // Nobody but these holds the first: it is dropped here.
+        drop((first, second));
+        assert!(client_of(&nested).await.is_usable());
+        Cluster::of(client_of(&nested).await).shutdown().await;
+        let third = client_of(&nested).await;
+        assert!(third.is_usable());
+
+        node.mesh().close();
+        third.lose("the node is gone");
+        let nested = Arc::clone(&nested);
+        let refused = tokio::task::spawn_blocking(move || nested.client().err()).await.unwrap();
+        assert!(refused.is_some());
+    }
+
+    #[tokio::test]
+    async fn no_address_is_no_cluster() {
+        let options = ConnectOptions { insecure: true, ..ConnectOptions::default() };
+        let refused = Cluster::connect_any(&[], options).await.err().unwrap();
+        assert!(matches!(refused, ClusterError::NoAddress), "{refused}");
+    }
+}
