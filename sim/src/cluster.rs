@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use starling_core::failure::FailureCause;
 use starling_core::ids::{Attempt, ClientId, JobId, NodeId, TaskId, Term, Time, WorkerId};
 use starling_core::scheduler::{self, Scheduler};
-use starling_core::wire::{FromClient, FromWorker, ResultAt, ToClient, ToWorker};
+use starling_core::wire::{FromClient, FromWorker, ResultAt, ToClient, ToWorker, WorkerStatus};
+use starling_core::worker::Event;
 
 use crate::client::{Client, Wish};
 use crate::node::{Deed, Due, SimNode};
@@ -188,8 +189,8 @@ impl Cluster {
         for _ in 0..self.plan.clients {
             self.connect_client();
         }
-        let faults =
-            self.plan.crashes + self.plan.link_losses + self.plan.client_losses + self.plan.restarts + self.plan.lies;
+        let Plan { crashes, link_losses, client_losses, restarts, pauses, lies, .. } = self.plan;
+        let faults = crashes + link_losses + client_losses + restarts + pauses + lies;
         for _ in 0..faults {
             let at = self.rng.below(60_000);
             self.at(at, Happening::Fault);
@@ -482,8 +483,8 @@ impl Cluster {
     /// One of the faults of the plan.
     fn fault(&mut self) -> Result<(), String> {
         self.report.faults += 1;
-        let Plan { crashes, link_losses, client_losses, restarts, lies, .. } = self.plan;
-        let roll = self.rng.below(crashes + link_losses + client_losses + restarts + lies);
+        let Plan { crashes, link_losses, client_losses, restarts, pauses, lies, .. } = self.plan;
+        let roll = self.rng.below(crashes + link_losses + client_losses + restarts + pauses + lies);
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         if roll < crashes {
             self.crash(node)
@@ -494,6 +495,9 @@ impl Cluster {
             Ok(())
         } else if roll < crashes + link_losses + client_losses + restarts {
             self.restart_scheduler()
+        } else if roll < crashes + link_losses + client_losses + restarts + pauses {
+            self.pause(node);
+            Ok(())
         } else {
             self.lie(node)
         }
@@ -521,6 +525,13 @@ impl Cluster {
         }
         let delay = self.rng.between(1, 20 * self.plan.delay_max_us);
         self.at(delay, Happening::NodeRegisters { node });
+    }
+
+    /// The worker's memory is short for a while.
+    fn pause(&mut self, node: usize) {
+        let status = |paused| Deed::Report(Event::Status(WorkerStatus { paused, ..WorkerStatus::default() }));
+        let delay = self.rng.between(1, 50 * self.plan.delay_max_us);
+        self.plan_deeds(node, vec![(0, status(true)), (delay, status(false))]);
     }
 
     fn lose_client(&mut self) {

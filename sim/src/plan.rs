@@ -41,6 +41,8 @@ pub struct Plan {
     pub client_losses: u64,
     /// How often the scheduler starts anew and knows nothing, ids included.
     pub restarts: u64,
+    /// How often a worker is short of memory and pauses for a while.
+    pub pauses: u64,
     /// How often a peer says something that nobody asked it for.
     pub lies: u64,
 }
@@ -68,6 +70,7 @@ impl Plan {
             client_losses: faults(rng, 1),
             restarts: if rng.chance(70) { 0 } else { faults(rng, 2) },
             lies: if rng.chance(60) { 0 } else { faults(rng, 20) },
+            pauses: if rng.chance(50) { 0 } else { faults(rng, 10) },
             run_ahead_us: *rng.pick(&[0, 500, 50_000]).unwrap_or(&0),
             waiting: *rng.pick(&[0, 5, 50]).unwrap_or(&0),
         }
