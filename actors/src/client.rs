@@ -17,6 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
 use starling_core::failure::{FailureCause, TaskFailure};
+use starling_core::fixed::FixedMap;
 use starling_core::ids::{JobId, KindId, NodeId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient, WorkerInfo};
@@ -71,7 +72,9 @@ struct State {
     queue: VecDeque<Queued>,
     /// What does not wait for its turn in the queue.
     urgent: Option<FromClient>,
-    tasks: HashMap<u32, Entry>,
+    tasks: FixedMap<u32, Entry>,
+    /// The ids of the functions that were submitted, by address: finding one out costs as much as the rest of a submission.
+    kinds: FixedMap<usize, KindId>,
     /// All tasks below this number are known to the scheduler.
     accepted: u32,
     /// All tasks below this number have been sent to it.
@@ -150,13 +153,12 @@ impl Client {
             parts.options.priority = priority;
         }
         let mut state = self.lock();
-        let inputs = match self.check(&state, &parts) {
-            Ok(inputs) => inputs,
+        let (inputs, kind) = match self.check(&mut state, &parts) {
+            Ok(checked) => checked,
             Err(error) => return TaskId::new(self.job, state.fail_unsent(error)),
         };
         let task = TaskId::new(self.job, state.next_index());
-        let spec =
-            TaskSpec { task, kind: parts.def.kind(), payload: parts.payload.into(), inputs, options: parts.options };
+        let spec = TaskSpec { task, kind, payload: parts.payload.into(), inputs, options: parts.options };
         state.queue.push_back(Queued::Task(spec));
         drop(state);
         self.queued.notify_one();
@@ -195,8 +197,8 @@ impl Client {
         Ok(ids)
     }
 
-    /// Whether a call can be sent; the numbers of its inputs if it can.
-    fn check(&self, state: &State, parts: &CallParts) -> Result<SmallVec<[u32; 3]>, ClientError> {
+    /// Whether a call can be sent; the numbers of its inputs and its function's id if it can.
+    fn check(&self, state: &mut State, parts: &CallParts) -> Result<(SmallVec<[u32; 3]>, KindId), ClientError> {
         let number = |input: &Input| match input {
             Input::Key(name) => Err(ClientError::KeyOutsideGraph(name.clone())),
             Input::Future(future) if !future.is_of(self) => Err(ClientError::ForeignFuture(future.task())),
@@ -204,11 +206,23 @@ impl Client {
         };
         let inputs = parts.inputs.iter().map(number).collect::<Result<_, _>>()?;
         state.check_not_lost()?;
-        self.check_kinds(&[parts.def])?;
+        let kind = self.known_kind(state, parts.def)?;
         if parts.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(ClientError::TooLarge { name: parts.def.name, nbytes: parts.payload.len() });
         }
-        Ok(inputs)
+        Ok((inputs, kind))
+    }
+
+    /// The id of a function, if the cluster holds it.
+    fn known_kind(&self, state: &mut State, def: &'static TaskDef) -> Result<KindId, ClientError> {
+        let address = std::ptr::from_ref(def).addr();
+        if let Some(kind) = state.kinds.get(&address) {
+            return Ok(*kind);
+        }
+        self.check_kinds(&[def])?;
+        let kind = def.kind();
+        state.kinds.insert(address, kind);
+        Ok(kind)
     }
 
     fn check_kinds(&self, defs: &[&'static TaskDef]) -> Result<(), ClientError> {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use starling_core::ids::{ClientId, NodeId, Term, WorkerId};
@@ -11,8 +11,15 @@ use starling_core::wire::{KindInfo, WorkerInfo};
 use starling_runtime::mesh::{LinkReceiver, LinkSender};
 use tokio::sync::Notify;
 
-/// How many bytes of messages are gathered in one frame at most, unless one message is larger.
-const FRAME_BYTES: usize = 256 * 1024;
+/// How many bytes of messages are gathered in one frame at most, unless one message is larger. Small against the caches, so
+/// that a frame is read and decoded where it was just written.
+const FRAME_BYTES: usize = 64 * 1024;
+
+/// About how many bytes a message takes.
+const MESSAGE_BYTES: usize = 64;
+
+/// How many messages of a frame are decoded at a time.
+const DECODED_MAX: usize = 256;
 
 /// How many messages wait for a peer that does not read before its link is given up.
 pub(crate) const OUTBOX_MESSAGES_MAX: usize = 4_000_000;
@@ -81,6 +88,8 @@ pub(crate) fn encode_one<M: Serialize>(message: &M) -> Result<Bytes, postcard::E
 /// Reads frames of gathered messages.
 pub(crate) struct MessageReceiver<M> {
     frames: LinkReceiver,
+    /// What is not decoded yet of the last frame.
+    rest: Bytes,
     messages: PhantomData<fn() -> M>,
 }
 
@@ -94,19 +103,24 @@ pub(crate) struct BadFrame {
 
 impl<M: DeserializeOwned> MessageReceiver<M> {
     pub(crate) fn new(frames: LinkReceiver) -> MessageReceiver<M> {
-        MessageReceiver { frames, messages: PhantomData }
+        MessageReceiver { frames, rest: Bytes::new(), messages: PhantomData }
     }
 
-    /// The next messages; `None` when the link is closed.
+    /// The next messages; `None` when the link is closed. Cancel safe.
     pub(crate) async fn recv(&mut self, peer: NodeId) -> Result<Option<Vec<M>>, BadFrame> {
-        let Some(frame) = self.frames.recv().await else { return Ok(None) };
-        let mut messages = Vec::new();
-        let mut rest: &[u8] = &frame;
-        while !rest.is_empty() {
+        if self.rest.is_empty() {
+            let Some(frame) = self.frames.recv().await else { return Ok(None) };
+            self.rest = frame;
+        }
+        let mut messages = Vec::with_capacity(DECODED_MAX.min(self.rest.len()));
+        let mut rest: &[u8] = &self.rest;
+        while !rest.is_empty() && messages.len() < DECODED_MAX {
             let (message, after) = postcard::take_from_bytes(rest).map_err(|source| BadFrame { peer, source })?;
             messages.push(message);
             rest = after;
         }
+        let decoded = self.rest.len() - rest.len();
+        self.rest.advance(decoded);
         Ok(Some(messages))
     }
 }
@@ -218,11 +232,12 @@ async fn write<M: Serialize>(shared: &OutboxShared<M>, link: &LinkSender) -> Res
             shared.changed.notified().await;
             continue;
         }
-        let mut frame = Vec::new();
+        let mut frame = Vec::with_capacity(FRAME_BYTES.min(batch.len() * MESSAGE_BYTES));
         for message in batch.drain(..) {
             frame = postcard::to_extend(&message, frame)?;
             if frame.len() >= FRAME_BYTES {
-                link.send(std::mem::take(&mut frame).into()).await.map_err(|_| WriteError::Closed)?;
+                let full = std::mem::replace(&mut frame, Vec::with_capacity(FRAME_BYTES));
+                link.send(full.into()).await.map_err(|_| WriteError::Closed)?;
             }
         }
         if !frame.is_empty() {

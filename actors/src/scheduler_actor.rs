@@ -1,8 +1,10 @@
 //! The scheduler's actor: links in, the machine, links out.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use starling_core::ids::{ClientId, NodeId, Time, WorkerId};
 use starling_core::scheduler::{Effects, Event, Scheduler, TICK_US};
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerInfo};
@@ -35,7 +37,7 @@ pub(crate) struct SchedulerActor {
     recorder: Option<Recorder>,
     started: Instant,
     workers: HashMap<WorkerId, WorkerLink>,
-    clients: HashMap<ClientId, Outbox<ToClient>>,
+    clients: HashMap<ClientId, ClientLink>,
     /// The next ids; never used twice.
     next_worker: u32,
     next_client: u32,
@@ -46,7 +48,17 @@ pub(crate) struct SchedulerActor {
 struct WorkerLink {
     node: NodeId,
     outbox: Outbox<ToWorker>,
+    /// What is being gathered for the outbox. Empty between inputs, like a client's.
+    unsent: Vec<ToWorker>,
 }
+
+struct ClientLink {
+    outbox: Outbox<ToClient>,
+    unsent: Vec<ToClient>,
+}
+
+/// For how many messages a list that is used again keeps its memory.
+const UNSENT_KEPT_MAX: usize = 4_096;
 
 impl SchedulerActor {
     pub(crate) fn new(machine: Scheduler, recorder: Option<Recorder>) -> SchedulerActor {
@@ -62,8 +74,16 @@ impl SchedulerActor {
         }
     }
 
+    /// The time of the events that come together: asking the clock costs as much as a small event.
+    fn now(&self) -> Time {
+        Time(self.started.elapsed().as_micros() as u64)
+    }
+
     fn event(&mut self, event: Event) {
-        let now = Time(self.started.elapsed().as_micros() as u64);
+        self.event_at(self.now(), event);
+    }
+
+    fn event_at(&mut self, now: Time, event: Event) {
         if let Some(recorder) = &self.recorder {
             recorder.record(now, &event);
         }
@@ -97,12 +117,13 @@ impl Vital for SchedulerActor {
                 }
                 self.next_worker += 1;
                 tracing::info!(worker = worker.0, node = %info.node, name = %info.name, nthreads = info.nthreads, "worker joined");
-                self.workers.insert(worker, WorkerLink { node: info.node, outbox });
+                self.workers.insert(worker, WorkerLink { node: info.node, outbox, unsent: Vec::new() });
                 self.event(Event::WorkerJoined { worker, info });
             }
             Input::FromWorker { worker, messages } => {
+                let now = self.now();
                 for message in messages {
-                    self.event(Event::FromWorker { worker, message });
+                    self.event_at(now, Event::FromWorker { worker, message });
                 }
             }
             Input::WorkerLinkClosed { worker } => self.lose_worker(worker, "its link is closed"),
@@ -112,17 +133,18 @@ impl Vital for SchedulerActor {
                     return;
                 }
                 self.next_client += 1;
-                self.clients.insert(client, outbox);
+                self.clients.insert(client, ClientLink { outbox, unsent: Vec::new() });
                 self.event(Event::ClientJoined { client });
             }
             Input::FromClient { client, messages } => {
+                let now = self.now();
                 for message in messages {
-                    self.event(Event::FromClient { client, message });
+                    self.event_at(now, Event::FromClient { client, message });
                 }
             }
             Input::ClientLinkClosed { client } => {
-                if let Some(outbox) = self.clients.remove(&client) {
-                    outbox.close();
+                if let Some(link) = self.clients.remove(&client) {
+                    link.outbox.close();
                     self.event(Event::ClientLost { client });
                 }
             }
@@ -140,11 +162,8 @@ impl Vital for SchedulerActor {
     /// give more to send.
     fn perform(&mut self) {
         while !self.effects.to_workers.is_empty() || !self.effects.to_clients.is_empty() {
-            let to_workers = std::mem::take(&mut self.effects.to_workers);
-            let workers = &self.workers;
-            let lost_workers = send_grouped(to_workers, |worker| workers.get(worker).map(|link| link.outbox.clone()));
-            let to_clients = std::mem::take(&mut self.effects.to_clients);
-            let lost_clients = send_grouped(to_clients, |client| self.clients.get(client).cloned());
+            let lost_workers = send_grouped(&mut self.effects.to_workers, &mut self.workers);
+            let lost_clients = send_grouped(&mut self.effects.to_clients, &mut self.clients);
             for worker in lost_workers {
                 self.lose_worker(worker, "it does not read");
             }
@@ -155,19 +174,46 @@ impl Vital for SchedulerActor {
     }
 }
 
-/// Sends messages in their order to each receiver; gives the receivers that cannot be reached any more.
-fn send_grouped<K, M>(messages: Vec<(K, M)>, outbox_of: impl Fn(&K) -> Option<Outbox<M>>) -> Vec<K>
-where
-    K: Copy + Eq + std::hash::Hash,
-    M: serde::Serialize + Send + 'static,
-{
-    let mut groups: HashMap<K, Vec<M>> = HashMap::new();
-    for (receiver, message) in messages {
-        groups.entry(receiver).or_default().push(message);
+/// A link to which messages are gathered before they are sent.
+trait Gathers<M> {
+    fn parts(&mut self) -> (&Outbox<M>, &mut Vec<M>);
+}
+
+impl Gathers<ToWorker> for WorkerLink {
+    fn parts(&mut self) -> (&Outbox<ToWorker>, &mut Vec<ToWorker>) {
+        (&self.outbox, &mut self.unsent)
     }
-    let sent = groups.into_iter().filter_map(|(receiver, messages)| {
-        let outbox = outbox_of(&receiver)?;
-        outbox.send(messages).is_err().then_some(receiver)
+}
+
+impl Gathers<ToClient> for ClientLink {
+    fn parts(&mut self) -> (&Outbox<ToClient>, &mut Vec<ToClient>) {
+        (&self.outbox, &mut self.unsent)
+    }
+}
+
+/// Sends messages in their order to each receiver; gives the receivers that cannot be reached any more. All lists are left
+/// empty and keep their memory, unless they were very long.
+fn send_grouped<K: Copy + Eq + Hash, M: Serialize + Send + 'static>(
+    messages: &mut Vec<(K, M)>,
+    links: &mut HashMap<K, impl Gathers<M>>,
+) -> Vec<K> {
+    let mut receivers: Vec<K> = Vec::new();
+    for (receiver, message) in messages.drain(..) {
+        let Some(link) = links.get_mut(&receiver) else { continue };
+        let (_, unsent) = link.parts();
+        if unsent.is_empty() {
+            receivers.push(receiver);
+        }
+        unsent.push(message);
+    }
+    messages.shrink_to(UNSENT_KEPT_MAX);
+    receivers.retain(|receiver| {
+        let Some(link) = links.get_mut(receiver) else { return false };
+        let (outbox, unsent) = link.parts();
+        let sent = outbox.send(unsent.drain(..));
+        unsent.clear();
+        unsent.shrink_to(UNSENT_KEPT_MAX);
+        sent.is_err()
     });
-    sent.collect()
+    receivers
 }

@@ -97,8 +97,13 @@ impl WorkerActor {
     }
 
     fn event(&mut self, event: Event) {
-        let now = Time(self.started.elapsed().as_micros() as u64);
+        let now = self.now();
         self.machine.handle(now, event, &mut self.effects);
+    }
+
+    /// The time of the events that come together: asking the clock costs as much as a small event.
+    fn now(&self) -> Time {
+        Time(self.started.elapsed().as_micros() as u64)
     }
 
     /// The memory is known elsewhere, the threads here.
@@ -229,8 +234,9 @@ impl Vital for WorkerActor {
         match input {
             Input::Registered { outbox } => self.outbox = Some(outbox),
             Input::FromScheduler(messages) => {
+                let now = self.now();
                 for message in messages {
-                    self.event(Event::FromScheduler(message));
+                    self.machine.handle(now, Event::FromScheduler(message), &mut self.effects);
                 }
             }
             Input::Event(Event::Status(status)) => self.on_status(status),
@@ -263,11 +269,11 @@ impl Vital for WorkerActor {
             self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
         }
         if !self.to_scheduler.is_empty() {
-            let messages = std::mem::take(&mut self.to_scheduler);
             if let Some(outbox) = &self.outbox {
                 // If it is closed, the reader of the same link tells so.
-                let _ = outbox.send(messages);
+                let _ = outbox.send(self.to_scheduler.drain(..));
             }
+            self.to_scheduler.clear();
         }
     }
 

@@ -20,7 +20,7 @@ const SUBMIT_BYTES: usize = 512 * 1024;
 /// full answers late, and refuses a client that goes on nevertheless.
 pub(super) const SENT_MAX: u32 = 256 * 1024;
 /// How much of the queue is sent before it is looked at again.
-pub(super) const TAKEN_MAX: usize = 64 * 1024;
+pub(super) const TAKEN_MAX: usize = SUBMIT_TASKS;
 
 /// What is still to be said.
 pub(super) enum Queued {

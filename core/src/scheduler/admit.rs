@@ -96,10 +96,11 @@ impl Scheduler {
         None
     }
 
-    /// Whether something that is known is still to be done.
+    /// Whether something that is known is still to be done, and does not wait for what is kept here.
     fn has_progress(&self) -> bool {
         let counts = self.counts();
-        [TaskState::Queued, TaskState::Processing].into_iter().any(|state| counts.get(state) > 0)
+        let suspended: usize = self.pool.iter().map(|(_, worker)| worker.phases().1).sum();
+        counts.get(TaskState::Queued) > 0 || counts.get(TaskState::Processing) > suspended as u64
     }
 
     /// Takes up what was kept, as far as there is room for it, or nothing else to do.

@@ -13,7 +13,7 @@ use starling_core::worker::Event;
 use super::{SEAT, Shared};
 
 /// How long a task that waits keeps its slot.
-const SLOT_KEPT: Duration = Duration::from_millis(5);
+const SLOT_KEPT: Duration = Duration::from_millis(1);
 
 /// Runs a future to its end on this thread. For `async` tasks, and for tasks that wait for others.
 ///

@@ -1,9 +1,9 @@
 //! How many tasks are known at a time.
 
 use super::env::{Env, spec, task};
-use crate::ids::{ClientId, JobId};
+use crate::ids::{Attempt, ClientId, JobId};
 use crate::scheduler::{Event, TaskState};
-use crate::wire::FromClient;
+use crate::wire::{FromClient, FromWorker};
 
 fn small() -> Env {
     Env::with(&[1], |config| (config.tasks_max, config.send_ahead, config.stealing) = (4, false, false))
@@ -36,6 +36,19 @@ fn the_limit_gives_way_when_nothing_else_is_to_be_done() {
     let lines = env.take();
     assert!(lines.contains(&"c0 < accepted".to_owned()), "{lines:?}");
     assert_eq!(env.state(4), TaskState::Processing);
+}
+
+#[test]
+fn tasks_that_wait_for_what_they_submit_do_not_keep_it_out() {
+    let mut env = small();
+    env.quietly(|env| {
+        env.submit((0..4).map(|index| spec(index, &[])).collect());
+        for index in 0..4 {
+            env.worker(1, FromWorker::Suspended { task: task(index), attempt: Attempt(1) });
+        }
+    });
+    env.submit(vec![spec(4, &[])]);
+    env.expect(&["w1 < compute 4#1", "c0 < accepted"]);
 }
 
 #[test]
