@@ -351,7 +351,9 @@ impl Node {
             registering.abort();
         }
         self.mesh.shutdown().await;
-        self.store.close();
+        // Much may be on disk. Fails only if the runtime ends first; then dropping the node does it.
+        let store = Arc::clone(&self.store);
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
 }
 

@@ -106,6 +106,13 @@ impl Disk {
             .and_then(|lock| fs::rename(&unnamed, &named).map(|()| lock))
             .inspect_err(|_| drop(fs::remove_dir_all(&unnamed)))?;
         remove_leftovers(parent, &named);
+        if is_in_memory(&named) {
+            tracing::warn!(
+                directory = %named.display(),
+                "values are spilled to a file system that is in memory, which frees nothing: give a --spill-directory on \
+                 a disk"
+            );
+        }
         Ok(Arc::new(Disk {
             directory: named,
             _lock: lock,
@@ -212,6 +219,24 @@ impl Drop for SpillFile {
             trashed();
         }
     }
+}
+
+/// Whether the system says that files here are in memory.
+fn is_in_memory(directory: &Path) -> bool {
+    let Ok(directory) = directory.canonicalize() else { return false };
+    fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| is_in_memory_by(&mounts, &directory))
+}
+
+/// `mounts` has a line for each mount: device, directory, type, options.
+fn is_in_memory_by(mounts: &str, directory: &Path) -> bool {
+    let fields = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?.replace("\\040", " "), fields.next()?))
+    });
+    // Of those on the way to it the deepest counts, and of several in one place the last.
+    let above = fields.filter(|(mounted, _)| directory.starts_with(mounted));
+    let nearest = above.max_by_key(|(mounted, _)| mounted.len());
+    nearest.is_some_and(|(_, kind)| kind == "tmpfs" || kind == "ramfs")
 }
 
 /// Removes directories like `own` beside it, of the same user, whose node has ended without removing them. The system
@@ -420,5 +445,19 @@ impl OnDisk {
         }
         let buffers = parts.split_off(1);
         Ok(Encoded { head: parts.pop().unwrap_or_default(), buffers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_mount_says_whether_files_are_in_memory() {
+        let mounts = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/vdb /tmp/big\\040disk xfs rw 0 0\n\
+                      tmpfs /run tmpfs rw 0 0\n/dev/vdc /run ext4 rw 0 0\n";
+        let is = |path: &str| is_in_memory_by(mounts, Path::new(path));
+        assert!(is("/tmp/x") && is("/tmp") && is("/tmp/big"));
+        assert!(!is("/tmpx") && !is("/home") && !is("/tmp/big disk/x") && !is("/run/x"));
     }
 }

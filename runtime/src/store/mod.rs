@@ -314,6 +314,8 @@ impl Store {
             }
         };
         let value = Value::Encoded(read(task, &place)?);
+        // It must not hold the file of a second copy that is given up.
+        drop(place);
         self.keep_read(task, serial, &value);
         Ok(Some(value))
     }

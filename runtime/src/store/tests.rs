@@ -148,8 +148,8 @@ fn the_least_recently_used_go_first() {
     store.read(1, 10_000);
     assert!(store.is_in_memory(1));
     store.put(6, 10_000);
-    eventually("the target", || store.nbytes() == 40_000);
-    assert_eq!(store.in_memory(), [0, 1, 2, 6]);
+    eventually("the target", || store.nbytes() <= 56_250);
+    assert!(!store.is_in_memory(4) && store.is_in_memory(1) && store.is_in_memory(6), "{:?}", store.in_memory());
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn what_somebody_has_in_hand_stays_and_others_go() {
     drop((in_hand, also_in_hand));
     store.put(4, 25_000);
     eventually("the target", || store.nbytes() <= 56_250);
-    assert_eq!(store.in_memory(), [1, 4]);
+    assert!(!store.is_in_memory(0) && store.is_in_memory(4), "{:?}", store.in_memory());
 }
 
 #[test]
@@ -521,16 +521,25 @@ fn the_queue_of_values_that_may_be_spilled_forgets_those_that_are_gone() {
 
 #[test]
 fn many_threads_insert_get_and_remove_while_values_are_spilled() {
+    use_by_many_threads(&spilling(200_000), false);
+}
+
+#[test]
+fn many_threads_meet_a_full_disk_again_and_again() {
+    let config = MemoryConfig { spill_limit: Some(400_000), ..MemoryConfig::limited(200_000) };
+    use_by_many_threads(&spilling_with(config), true);
+}
+
+/// Checks all that is read, and that the accounts end at zero.
+fn use_by_many_threads(store: &Spilling, may_be_full: bool) {
     const THREADS: u32 = 4;
     const TASKS: u32 = 64;
-    let store = spilling(200_000);
     let contents = |index: u32| {
         let nbytes = if index.is_multiple_of(7) { 90_000 } else { 300 + 100 * index as usize };
         text(nbytes, index)
     };
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let store = &store;
             scope.spawn(move || {
                 let mut seed = u64::from(thread) + 1;
                 let mut next = move |below: u32| {
@@ -540,7 +549,10 @@ fn many_threads_insert_get_and_remove_while_values_are_spilled() {
                 for _ in 0..1_500 {
                     let index = next(TASKS);
                     match next(5) {
-                        0 | 1 => drop(store.insert(task(index), Value::live(contents(index))).unwrap()),
+                        0 | 1 => match store.insert(task(index), Value::live(contents(index))) {
+                            Err(StoreError::Spill { .. }) if may_be_full => {}
+                            inserted => assert!(inserted.unwrap() >= 300),
+                        },
                         2 => drop(store.remove(task(index))),
                         3 => {
                             if let Some(encoded) = store.get_encoded(task(index)).unwrap() {
@@ -556,7 +568,8 @@ fn many_threads_insert_get_and_remove_while_values_are_spilled() {
                             }
                         }
                     }
-                    assert!(store.nbytes() <= 600_000);
+                    // What others are about to reserve, and give back, may be in it.
+                    assert!(store.nbytes() <= 190_000 + u64::from(THREADS) * 90_000);
                 }
             });
         }
