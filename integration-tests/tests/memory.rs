@@ -130,6 +130,24 @@ async fn a_full_disk_fails_the_tasks_whose_results_have_no_place_and_no_others()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_memory_is_short_begins_nothing_until_it_is_not() {
+    let (cluster, _folder) = cluster(1, MemoryConfig { spill_limit: Some(0), ..MemoryConfig::limited(MIB) }).await;
+    let large = cluster.submit(tasks::bytes::task(900_000_u64, 1_u8));
+    large.wait().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let waiting = loop {
+        let task = cluster.submit(tasks::add::task(1, 1));
+        if cluster.explain(&task).await.unwrap().to_string().contains("is paused") {
+            break task;
+        }
+        assert!(Instant::now() < deadline, "the worker does not pause");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    drop(large);
+    assert_eq!(waiting.result().await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_output_whose_file_is_damaged_is_computed_again_for_who_fetches_it() {
     let (cluster, folder) = cluster(1, MemoryConfig::limited(MIB)).await;
     let part = cluster.submit(tasks::bytes::task(4 * MIB, 3_u8));
