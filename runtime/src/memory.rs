@@ -14,10 +14,11 @@ const PERIOD: Duration = Duration::from_millis(150);
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a pause goes on without anything becoming better. Then what fills the memory is not ours to free, or the
-/// allocator keeps it, and to go on waiting would be to wait for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// allocator keeps it (glibc's does), and to go on waiting would be to wait for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A pause ends this part of the limit below where it began.
+/// A pause ends this part of the limit below where it began; one that was given up begins again as much above where it
+/// was given up.
 const HYSTERESIS_PART: u64 = 20;
 
 /// What of the machine's memory this worker uses, at one time.
@@ -60,8 +61,8 @@ enum Pause {
         /// As in the sample.
         freed: u64,
     },
-    /// It was of no use. Until memory falls.
-    GivenUp,
+    /// It was of no use, with so much in use. Until memory falls, or grows further.
+    GivenUp { at: u64 },
 }
 
 impl Pressure {
@@ -73,18 +74,22 @@ impl Pressure {
         let Thresholds { limit, target, spill, pause, refuse } = self.thresholds;
         let process = sample.process.unwrap_or(0);
         let used = process.max(sample.managed);
-        let is_below = used < pause.saturating_sub(limit / HYSTERESIS_PART);
+        let hysteresis = limit / HYSTERESIS_PART;
+        let begin_above = match self.pause {
+            Pause::GivenUp { at } => at.saturating_add(hysteresis),
+            _ => pause,
+        };
         self.pause = match self.pause {
-            Pause::Off if used > pause => {
+            Pause::Off | Pause::GivenUp { .. } if used > begin_above => {
                 tracing::info!(used, limit, "memory is short: the worker pauses");
                 Pause::On { better_at: sample.at, lowest: used, freed: sample.freed }
             }
             Pause::Off => Pause::Off,
-            Pause::On { .. } | Pause::GivenUp if is_below => {
+            _ if used < pause.saturating_sub(hysteresis) => {
                 tracing::info!(used, limit, "memory is not short any more");
                 Pause::Off
             }
-            Pause::GivenUp => Pause::GivenUp,
+            given_up @ Pause::GivenUp { .. } => given_up,
             // A hundredth less is not noise.
             Pause::On { lowest, freed, .. } if used < lowest - lowest / 100 || sample.freed > freed => {
                 Pause::On { better_at: sample.at, lowest: lowest.min(used), freed: sample.freed }
@@ -96,7 +101,7 @@ impl Pressure {
                     "memory stays short although the worker pauses: it goes on; give it a larger --memory-limit, fewer \
                      --threads, or smaller partitions"
                 );
-                Pause::GivenUp
+                Pause::GivenUp { at: used }
             }
             on @ Pause::On { .. } => on,
         };
@@ -194,19 +199,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_makes_nothing_better_is_given_up_until_memory_falls() {
+    fn a_pause_that_makes_nothing_better_is_given_up_until_memory_falls_or_grows() {
         let mut memory = Clocked::new();
         let paused = Decision { paused: true, ..CALM };
         assert_eq!(memory.after(0, 900, None, 0), paused);
-        assert_eq!(memory.after(9, 900, None, 0), paused);
+        assert_eq!(memory.after(1, 900, None, 0), paused);
         // Something was spilled, and then memory fell: both are reasons to go on waiting.
-        assert_eq!(memory.after(9, 900, None, 50), paused);
-        assert_eq!(memory.after(9, 850, None, 50), paused);
-        assert_eq!(memory.after(9, 850, None, 50), paused);
-        assert_eq!(memory.after(1, 850, None, 50), CALM);
-        assert_eq!(memory.after(1, 900, None, 50), CALM);
-        assert_eq!(memory.after(1, 700, None, 50), CALM);
         assert_eq!(memory.after(1, 900, None, 50), paused);
+        assert_eq!(memory.after(1, 850, None, 50), paused);
+        assert_eq!(memory.after(1, 850, None, 50), paused);
+        assert_eq!(memory.after(1, 850, None, 50), CALM);
+        assert_eq!(memory.after(9, 900, None, 50), CALM);
+        assert_eq!(memory.after(1, 901, None, 50), paused);
+        assert_eq!(memory.after(2, 901, None, 50), CALM);
+        assert_eq!(memory.after(1, 700, None, 50), CALM);
+        assert_eq!(memory.after(1, 801, None, 50), paused);
     }
 
     #[tokio::test]

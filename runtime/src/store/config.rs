@@ -19,7 +19,8 @@ pub struct MemoryConfig {
     pub target: f64,
     /// While process memory is above this, outputs are written to disk even if the managed bytes are below `target`.
     pub spill: f64,
-    /// While either figure is above this, the worker begins nothing, for as long as waiting helps.
+    /// While either figure is above this, the worker begins nothing, for as long as waiting helps: if for two seconds
+    /// nothing becomes better, it goes on, and pauses again once memory has grown by another twentieth of the limit.
     pub pause: f64,
     /// No output is kept in memory above this: it is written straight to disk, and refused if that is impossible. What
     /// is too small to be spilled may use the rest, up to the limit.
