@@ -11,7 +11,7 @@ use starling_core::spec::Resources;
 use starling_runtime::executor::current_task;
 use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshLimits, Multiaddr, Role, parse_addr};
 use starling_runtime::secret::{ClusterSecret, SecretError};
-use starling_runtime::store::Store;
+use starling_runtime::store::{MemoryConfig, Store};
 use starling_runtime::task::{Call, ClientError, Future, Graph, ResultSource};
 use starling_runtime::value::{Data, Encoded};
 
@@ -74,8 +74,8 @@ pub struct LocalOptions {
     pub workers: usize,
     /// How many tasks each runs at once.
     pub nthreads: u32,
-    /// How many bytes of outputs each holds at most; 0 for no limit.
-    pub memory_limit: u64,
+    /// How many bytes of outputs each holds in memory, and what it does as it comes near that.
+    pub memory: MemoryConfig,
     /// What each has of abstract resources.
     pub resources: Resources,
 }
@@ -87,7 +87,7 @@ impl LocalOptions {
         LocalOptions {
             workers,
             nthreads: (cores / workers.max(1)).max(1) as u32,
-            memory_limit: 0,
+            memory: MemoryConfig::default(),
             resources: Resources::new(),
         }
     }
@@ -134,7 +134,7 @@ impl Cluster {
                 join: join.clone(),
                 secret: secret.clone(),
                 nthreads: options.nthreads,
-                memory_limit: options.memory_limit,
+                memory: options.memory.clone(),
                 resources: options.resources.clone(),
                 ..NodeConfig::new(NodeRole::Worker)
             };
@@ -178,7 +178,7 @@ impl Cluster {
     ) -> Result<Cluster, ClusterError> {
         let member = MemberInfo { name: name.clone(), role: Role::Client };
         let config = MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
-        let (mesh, events) = Mesh::start(config, ServedStore::new(Store::new(0))).await?;
+        let (mesh, events) = Mesh::start(config, ServedStore::new(Store::unlimited())).await?;
         match connect(&mesh, MeshHold::Own { events, nodes }, addrs, name).await {
             Ok(client) => Ok(Cluster { client, priority: 0 }),
             Err(error) => {

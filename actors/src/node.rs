@@ -13,12 +13,13 @@ use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
 use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
+use starling_runtime::memory;
 use starling_runtime::mesh::{
     Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
 };
 use starling_runtime::recorder::{RecordError, Recording};
 use starling_runtime::secret::ClusterSecret;
-use starling_runtime::store::Store;
+use starling_runtime::store::{MemoryConfig, Store, StoreStartError};
 use starling_runtime::task::Tasks;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -42,6 +43,8 @@ const TERM: Term = Term(1);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many bytes are fetched from one worker at once, unless one output is larger.
+const FETCH_BYTES_MAX: u64 = 64 << 20;
 /// How much work each of a worker's threads has in hand, in microseconds: a few wake-ups' worth.
 const RUN_AHEAD_US: u64 = 500;
 
@@ -69,8 +72,8 @@ pub struct NodeConfig {
     pub secret: Option<ClusterSecret>,
     /// How many tasks a worker runs at once, at least 1.
     pub nthreads: u32,
-    /// How many bytes of outputs a worker holds in memory at most; 0 for no limit.
-    pub memory_limit: u64,
+    /// How many bytes of outputs a worker holds in memory, and what it does as it comes near that.
+    pub memory: MemoryConfig,
     /// A worker's abstract resources, which tasks may ask for.
     pub resources: Resources,
     /// How many workers a scheduler may lose while they run a task before it gives the task up.
@@ -107,7 +110,7 @@ impl NodeConfig {
             join: Vec::new(),
             secret: None,
             nthreads,
-            memory_limit: 0,
+            memory: MemoryConfig::default(),
             resources: Resources::new(),
             allowed_failures: 3,
             record: None,
@@ -139,6 +142,9 @@ pub enum NodeError {
     /// The scheduler refused the worker.
     #[error("the scheduler refused this node: {0}")]
     Refused(#[from] Refusal),
+    /// The worker's memory options cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreStartError),
 }
 
 /// Why a node has stopped.
@@ -188,7 +194,10 @@ impl Node {
         if config.role == NodeRole::Worker && config.join.is_empty() {
             return Err(NodeError::NoJoin);
         }
-        let store = Store::new(config.memory_limit);
+        let store = match config.role {
+            NodeRole::Worker => Store::start(&config.memory)?,
+            NodeRole::Scheduler => Store::unlimited(),
+        };
         let role = match config.role {
             NodeRole::Scheduler => Role::Scheduler,
             NodeRole::Worker => Role::Worker,
@@ -248,6 +257,10 @@ impl Node {
                 served.tell(inbox.clone());
                 let (registered, is_registered) = watch::channel(false);
                 leaving = Some(Leaving { inbox: inbox.clone(), is_registered });
+                tasks.push(tokio::spawn(memory::watch(store.clone(), config.memory.counts_process, {
+                    let inbox = inbox.clone();
+                    move |status| inbox.push(worker_actor::Input::Event(worker::Event::Status(status)))
+                })));
                 let worker = WorkerLoop {
                     inbox,
                     registered,
@@ -256,7 +269,7 @@ impl Node {
                         node: mesh.node(),
                         name: config.name.clone(),
                         nthreads: config.nthreads.clamp(1, NTHREADS_MAX),
-                        memory_limit: config.memory_limit,
+                        memory_limit: config.memory.limit,
                         host: host_name(),
                         resources: config.resources.clone(),
                     },
@@ -338,6 +351,9 @@ impl Node {
             registering.abort();
         }
         self.mesh.shutdown().await;
+        // Much may be on disk. Fails only if the runtime ends first; then dropping the node does it.
+        let store = Arc::clone(&self.store);
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
 }
 
@@ -346,8 +362,9 @@ impl Drop for Node {
         for task in self.tasks.iter().chain(&self.registering) {
             task.abort();
         }
-        // Handles of it may be held elsewhere.
+        // Handles of these may be held elsewhere.
         self.mesh.close();
+        self.store.close();
     }
 }
 
@@ -407,11 +424,16 @@ fn spawn_worker(
     leave: Arc<Notify>,
 ) -> Result<Inbox<worker_actor::Input>, NodeError> {
     let nthreads = config.nthreads.clamp(1, NTHREADS_MAX);
+    // What is fetched at once may wait in memory for room in the store: a small part of it.
+    let fetch_bytes_max = match config.memory.limit {
+        0 => FETCH_BYTES_MAX,
+        limit => (limit / 16).clamp(1 << 20, FETCH_BYTES_MAX),
+    };
     let machine_config = worker::Config {
         node: mesh.node(),
         nthreads,
         fetches_max: 8,
-        fetch_bytes_max: 64 << 20,
+        fetch_bytes_max,
         resources: config.resources.clone(),
     };
     let machine = Worker::new(machine_config).run_ahead(RUN_AHEAD_US);

@@ -31,20 +31,21 @@ impl ServedStore {
 
 impl BlockStore for ServedStore {
     fn get(&self, task: TaskId) -> Option<Encoded> {
-        match self.store.get(task)?.encode() {
-            Ok(encoded) => Some(encoded),
-            Err(error) => {
-                tracing::error!(%task, %error, "an output cannot be encoded, so that no other node can have it");
-                None
-            }
-        }
+        // The mesh asks on a thread that may wait for the disk.
+        self.store.get_encoded(task).unwrap_or_else(|error| {
+            // Whoever asks is told that it is not to be had here, and the scheduler has it computed again.
+            tracing::error!(%task, %error, "no other node can have an output");
+            None
+        })
     }
 
     fn put(&self, task: TaskId, value: Encoded) -> Result<(), String> {
         let Some(worker) = self.worker.get() else { return Err("the node holds no worker".to_owned()) };
+        // May wait for the disk, which the actor must not.
+        let value = self.store.admit(Value::Encoded(value)).map_err(|refused| refused.to_string())?;
         // Only the machine knows whether something that is under way may still write under this id.
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        worker.push(Input::Put { task, value: Value::Encoded(value), answer });
+        worker.push(Input::Put { task, value, answer });
         answered.recv().unwrap_or_else(|_| Err("the node is shutting down".to_owned()))
     }
 }

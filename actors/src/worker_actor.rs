@@ -13,7 +13,7 @@ use starling_core::worker::{Effect, Event, Execution, Outcome, TICK_US, Worker};
 use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
 use starling_runtime::mesh::Mesh;
-use starling_runtime::store::Store;
+use starling_runtime::store::{Admitted, Removed, Store, StoreError};
 use starling_runtime::value::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -31,7 +31,7 @@ pub(crate) enum Input {
     /// An execution or a fetch has ended.
     Event(Event),
     /// A peer puts a value into the store, and waits for the answer: nothing, or why not.
-    Put { task: TaskId, value: Value, answer: SyncSender<Result<(), String>> },
+    Put { task: TaskId, value: Admitted, answer: SyncSender<Result<(), String>> },
     /// The link to the scheduler is closed.
     SchedulerLost,
 }
@@ -112,7 +112,7 @@ impl WorkerActor {
         self.event(Event::Status(self.status));
     }
 
-    fn put(&mut self, task: TaskId, value: Value) -> Result<(), String> {
+    fn put(&mut self, task: TaskId, value: Admitted) -> Result<(), String> {
         // What earlier events want freed must not take the new value with it.
         self.perform();
         if self.outbox.is_none() {
@@ -121,19 +121,19 @@ impl WorkerActor {
         if !self.machine.accepts(task) {
             return Err(format!("something is still under way here under the id {task}"));
         }
-        let nbytes = self.store.insert(task, value).map_err(|full| full.to_string())?;
+        let nbytes = self.store.place(task, value);
         self.publish(task, nbytes);
         self.event(Event::Stored { task, nbytes });
         Ok(())
     }
 
     /// Drops values, whose `Drop` may be the user's: large ones elsewhere, since that takes its time.
-    fn drop_values(&self, values: Vec<(Value, u64)>) {
+    fn drop_values(&self, values: Vec<Removed>) {
         const LARGE: u64 = 64 * 1024;
         if values.is_empty() {
             return;
         }
-        let is_large = values.iter().map(|(_, nbytes)| nbytes).sum::<u64>() > LARGE;
+        let is_large = values.iter().map(Removed::memory_bytes).sum::<u64>() > LARGE;
         let dropping = move || {
             if catch_unwind(AssertUnwindSafe(|| drop(values))).is_err() {
                 tracing::warn!("a value panicked when it was dropped");
@@ -157,20 +157,36 @@ impl WorkerActor {
         let (mesh, store, inbox) = (self.mesh.clone(), Arc::clone(&self.store), self.inbox.clone());
         self.runtime.spawn(async move {
             let mut outcome: BTreeMap<TaskId, Option<u64>> = tasks.iter().map(|&task| (task, None)).collect();
+            // What has to wait for the disk does so on another thread; the size of a fetch bounds it.
+            let mut waiting = Vec::new();
+            let mut refused = Vec::new();
             let fetched = mesh
                 .fetch(node, &tasks, &mut |task, block| {
                     let Some(encoded) = block else { return };
-                    match store.insert(task, Value::Encoded(encoded)) {
-                        Ok(nbytes) => {
-                            outcome.insert(task, Some(nbytes));
-                        }
-                        Err(error) => {
-                            tracing::warn!(%task, %error, "a fetched value was dropped");
-                            inbox.push(Input::Event(Event::NoRoom { task, message: error.to_string() }));
-                        }
+                    match store.admit_now(Value::Encoded(encoded)) {
+                        Ok(Ok(admitted)) => drop(outcome.insert(task, Some(store.place(task, admitted)))),
+                        Ok(Err(value)) => waiting.push((task, value)),
+                        Err(error) => refused.push((task, error)),
                     }
                 })
                 .await;
+            if !waiting.is_empty() {
+                let store = Arc::clone(&store);
+                let inserting = move || -> Vec<(TaskId, Result<u64, StoreError>)> {
+                    waiting.into_iter().map(|(task, value)| (task, store.insert(task, value))).collect()
+                };
+                // Fails only when the node ends.
+                for (task, inserted) in tokio::task::spawn_blocking(inserting).await.unwrap_or_default() {
+                    match inserted {
+                        Ok(nbytes) => drop(outcome.insert(task, Some(nbytes))),
+                        Err(error) => refused.push((task, error)),
+                    }
+                }
+            }
+            for (task, error) in refused {
+                tracing::warn!(%task, %error, "a fetched value was dropped");
+                inbox.push(Input::Event(Event::NoRoom { task, message: error.to_string() }));
+            }
             if let Err(error) = fetched {
                 tracing::warn!(%node, %error, "a fetch failed");
             }
@@ -178,7 +194,7 @@ impl WorkerActor {
         });
     }
 
-    fn perform_one(&mut self, effect: Effect, freed: &mut Vec<(Value, u64)>) {
+    fn perform_one(&mut self, effect: Effect, freed: &mut Vec<Removed>) {
         match effect {
             Effect::ToScheduler(message) => {
                 match message {

@@ -187,3 +187,28 @@ pub fn forgets_what_it_submits(count: i64) -> anyhow::Result<()> {
     Cluster::current()?.map((0..count).map(|value| sleep_then::task(60_000_u64, value)));
     Ok(())
 }
+
+/// A number that cannot be encoded if it is 99: later than what is looked at to count bytes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Late(u32);
+
+impl Serialize for Late {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            99 => Err(serde::ser::Error::custom("99 is no number")),
+            number => serializer.serialize_u32(number),
+        }
+    }
+}
+
+/// So many numbers, which cannot be encoded if there are a hundred or more.
+#[task]
+pub fn late_numbers(count: u32) -> Vec<Late> {
+    (0..count).map(Late).collect()
+}
+
+/// How many there are.
+#[task]
+pub fn count_late(numbers: &[Late]) -> u64 {
+    numbers.len() as u64
+}

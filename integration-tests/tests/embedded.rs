@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use starling::{Buffer, ClientError, Cluster, FailureCause, Graph, LocalOptions, key};
+use starling::{Buffer, ClientError, Cluster, FailureCause, Graph, LocalOptions, MemoryConfig, key};
 use starling_integration_tests::tasks;
 
 async fn cluster(workers: usize) -> Cluster {
@@ -291,7 +291,8 @@ async fn a_value_that_has_no_encoding_fails_its_task() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_inputs_do_not_fit_fails_with_the_remedy() {
-    let options = LocalOptions { memory_limit: 1_000_000, nthreads: 1, ..LocalOptions::new(2) };
+    let memory = MemoryConfig { spill_limit: Some(0), ..MemoryConfig::limited(1_000_000) };
+    let options = LocalOptions { memory, nthreads: 1, ..LocalOptions::new(2) };
     let cluster = Cluster::local_with(options).await.unwrap();
     let parts = cluster.map((0..2_u8).map(|value| tasks::bytes::task(600_000_u64, value)));
     for part in &parts {

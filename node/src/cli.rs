@@ -12,12 +12,14 @@ use starling_actors::{ClusterError, NodeError};
 use starling_core::ids::TaskId;
 use starling_core::record::ReadError;
 use starling_runtime::secret::SecretError;
+use starling_runtime::store::MemoryConfigError;
 use starling_runtime::task::ClientError;
 use tracing_subscriber::EnvFilter;
 
 mod ask;
 mod config;
 mod connection;
+mod memory;
 mod parse;
 mod replay;
 mod serve;
@@ -71,6 +73,8 @@ enum CliError {
     #[error("{option} is for a {role}: give it to a node of that role")]
     OfOtherRole { option: &'static str, role: &'static str },
     #[error(transparent)]
+    Memory(#[from] MemoryConfigError),
+    #[error(transparent)]
     Secret(#[from] SecretError),
     #[error("the async runtime could not be started: {0}")]
     Runtime(std::io::Error),
@@ -100,6 +104,7 @@ impl CliError {
             | CliError::WorkerWithoutJoin
             | CliError::NoCluster
             | CliError::NoThreads
+            | CliError::Memory(_)
             | CliError::OfOtherRole { .. } => USAGE,
             CliError::Secret(_)
             | CliError::Runtime(_)

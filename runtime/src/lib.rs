@@ -4,6 +4,7 @@
 
 pub mod executor;
 pub mod inbox;
+pub mod memory;
 pub mod mesh;
 pub mod recorder;
 pub mod secret;

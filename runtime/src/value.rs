@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::size::{self, Refused};
+
+/// An encoder writes a byte at a time; so many are gathered before they go on.
+const WRITE_BYTES: usize = 32 * 1024;
 
 /// What can be a task's argument or result: every owned, thread-safe serde type that can be read back without names. Not
 /// `serde_json::Value`, nor types with serde's `untagged`, `tag`, `flatten` or `skip_serializing_if`.
@@ -81,6 +85,15 @@ impl Encoded {
         let head = postcard::to_stdvec(value)
             .map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source })?;
         Ok(Encoded { head: head.into(), buffers: outside.leave() })
+    }
+
+    /// Writes the head of the encoding of `value` without holding all of it, and gives the buffers. What goes wrong with
+    /// `out` is told as if the value could not be encoded, since the codec cannot carry it: `out` has to remember it.
+    pub fn write<T: Serialize + ?Sized>(value: &T, out: &mut dyn Write) -> Result<Vec<Bytes>, CodecError> {
+        let outside = OutOfBand::enter(Some(Vec::new()));
+        postcard::to_io(value, BufWriter::with_capacity(WRITE_BYTES, out))
+            .map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source })?;
+        Ok(outside.leave())
     }
 
     /// The value that this is the encoding of. Buffers are shared with `self`, not copied.
@@ -202,6 +215,8 @@ impl Visitor<'_> for BytesVisitor {
 pub trait LiveValue: Send + Sync + 'static {
     /// The encoding.
     fn encode(&self) -> Result<Encoded, CodecError>;
+    /// Writes the head of the encoding and gives the buffers: see [`Encoded::write`].
+    fn encode_to(&self, out: &mut dyn Write) -> Result<Vec<Bytes>, CodecError>;
     /// About how many bytes it holds: the size of its encoding, sampled for long sequences.
     fn nbytes(&self) -> Result<u64, CodecError>;
     /// The Rust type.
@@ -213,6 +228,10 @@ pub trait LiveValue: Send + Sync + 'static {
 impl<T: Data> LiveValue for T {
     fn encode(&self) -> Result<Encoded, CodecError> {
         Encoded::of(self)
+    }
+
+    fn encode_to(&self, out: &mut dyn Write) -> Result<Vec<Bytes>, CodecError> {
+        Encoded::write(self, out)
     }
 
     fn nbytes(&self) -> Result<u64, CodecError> {
@@ -257,6 +276,18 @@ impl Value {
         match self {
             Value::Live(live) => live.encode(),
             Value::Encoded(encoded) => Ok(encoded.clone()),
+        }
+    }
+
+    /// Whether somebody else has it too, so that dropping it would free nothing. Buffers that a live value shares with
+    /// others do not show.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Value::Live(live) => Arc::strong_count(live) > 1,
+            Value::Encoded(encoded) => {
+                let mut parts = std::iter::once(&encoded.head).chain(&encoded.buffers);
+                parts.any(|part| !part.is_empty() && !part.is_unique())
+            }
         }
     }
 
@@ -309,6 +340,28 @@ mod tests {
         let back: Chunk = encoded.decode().unwrap();
         assert_eq!(back, value);
         assert_eq!(back.data.0.as_ptr(), value.data.0.as_ptr());
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_encoded() {
+        let value = (vec![7_u32; 100_000], chunk());
+        let mut head = Vec::new();
+        let buffers = Encoded::write(&value, &mut head).unwrap();
+        assert_eq!(Encoded { head: head.into(), buffers }, Encoded::of(&value).unwrap());
+    }
+
+    #[test]
+    fn a_value_is_shared_while_somebody_else_has_it() {
+        let value = Value::live(chunk());
+        assert!(!value.is_shared());
+        let encoded = value.encode().unwrap();
+        // The live value has the buffers too.
+        assert!(Value::Encoded(encoded.clone()).is_shared());
+        let copy = value.clone();
+        assert!(value.is_shared());
+        drop((copy, value));
+        let encoded = Value::Encoded(encoded);
+        assert!(!encoded.is_shared());
     }
 
     #[test]

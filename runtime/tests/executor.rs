@@ -128,7 +128,7 @@ struct Threads {
 impl Threads {
     fn start(nthreads: u32) -> Threads {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let store = Store::new(0);
+        let store = Store::unlimited();
         let (say, said) = sync_channel(10_000);
         let extension = Arc::new("here".to_owned());
         let executor =
@@ -172,7 +172,7 @@ impl Threads {
     }
 
     fn output<T: Data + Clone>(&self, index: u32) -> T {
-        T::clone(&self.store.get(task(index)).unwrap().get::<T>().unwrap())
+        T::clone(&self.store.get(task(index)).unwrap().unwrap().get::<T>().unwrap())
     }
 }
 
@@ -287,7 +287,7 @@ fn a_task_that_waits_can_be_abandoned_and_says_nothing_any_more() {
     threads.run(1, number::task(1_u64));
     threads.expect(&["executed 1#1: stored"]);
     threads.expect_silence();
-    assert!(threads.store.get(task(0)).is_none());
+    assert!(threads.store.get(task(0)).unwrap().is_none());
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn what_has_not_begun_is_taken_back_or_abandoned_and_never_runs() {
 fn the_next_task_may_be_handed_out_by_the_thread_that_has_just_ended_one() {
     const LINKS: u32 = 1_000;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store = Store::new(0);
+    let store = Store::unlimited();
     let slot: Arc<OnceLock<Executor>> = Arc::default();
     let (say, said) = sync_channel(1);
     let executor = Executor::start(2, store.clone(), runtime.handle().clone(), None, {

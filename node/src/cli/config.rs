@@ -22,6 +22,12 @@ pub(super) struct ConfigFile {
     pub(super) insecure: bool,
     pub(super) threads: Option<u32>,
     memory_limit: Option<String>,
+    pub(super) memory_target: Option<f64>,
+    pub(super) memory_spill: Option<f64>,
+    pub(super) memory_pause: Option<f64>,
+    pub(super) memory_refuse: Option<f64>,
+    pub(super) spill_directory: Option<PathBuf>,
+    spill_limit: Option<String>,
     resources: Option<String>,
     pub(super) allowed_failures: Option<u32>,
     pub(super) record: Option<PathBuf>,
@@ -67,6 +73,10 @@ impl ConfigFile {
 
     pub(super) fn memory_limit_bytes(&self) -> Result<Option<u64>, ConfigError> {
         parsed("memory-limit", self.memory_limit.as_deref(), parse_size)
+    }
+
+    pub(super) fn spill_limit_bytes(&self) -> Result<Option<u64>, ConfigError> {
+        parsed("spill-limit", self.spill_limit.as_deref(), parse_size)
     }
 
     pub(super) fn resources(&self) -> Result<Option<Resources>, ConfigError> {

@@ -11,7 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::ConfigFile;
 use super::connection::{ConnectionOptions, secret};
-use super::parse::{parse_addrs, parse_record_limit, parse_resources, parse_size};
+use super::memory::MemoryOptions;
+use super::parse::{parse_addrs, parse_record_limit, parse_resources};
 use super::{CliError, block_on, tell};
 
 /// How long a worker that is to leave waits for the scheduler's leave.
@@ -39,9 +40,8 @@ pub(super) struct NodeOptions {
     #[arg(long, value_name = "N")]
     threads: Option<u32>,
 
-    /// How many bytes of results a worker holds at most, such as 4GiB. The default is no limit.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    memory_limit: Option<u64>,
+    #[command(flatten)]
+    memory: MemoryOptions,
 
     /// What a worker has of resources that tasks may ask for, under names of your choice: gpu=1,disk=0.5.
     #[arg(long, value_name = "NAME=AMOUNT,...", value_parser = parse_resources)]
@@ -101,7 +101,7 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
     if nthreads == 0 {
         return Err(CliError::NoThreads);
     }
-    let memory_limit = options.memory_limit.or(file.memory_limit_bytes()?).unwrap_or(0);
+    let memory = options.memory.config(file)?;
     let resources = options.resources.clone().or(file.resources()?).unwrap_or_default();
     let allowed_failures = options.allowed_failures.or(file.allowed_failures).unwrap_or(defaults.allowed_failures);
     let record = record(options, file)?;
@@ -114,7 +114,7 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
     }
     let name =
         options.name.clone().or_else(|| file.name.clone()).or_else(host_name).unwrap_or_else(|| defaults.name.clone());
-    Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory_limit, resources, allowed_failures, record })
+    Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory, resources, allowed_failures, record })
 }
 
 /// The record to keep, if one is asked for. A limit alone asks for none.
@@ -236,6 +236,7 @@ mod tests {
     use clap::Parser;
     use starling_core::spec::Amount;
     use starling_runtime::mesh::parse_addr;
+    use starling_runtime::store::MemoryConfig;
 
     use super::super::{Cli, USAGE};
     use super::*;
@@ -264,6 +265,34 @@ mod tests {
         let worker = config(&["--join", "10.12.0.10:8786"]);
         assert_eq!(worker.role, NodeRole::Worker);
         assert_eq!(worker.join, [parse_addr("/ip4/10.12.0.10/tcp/8786").unwrap()]);
+    }
+
+    #[test]
+    fn memory_options_are_read_checked_and_go_before_the_file() {
+        let memory = |args: &[&'static str], text: &str| {
+            let all = ["node", "--insecure", "--join", "10.12.0.10"].into_iter().chain(args.iter().copied());
+            node_config(&options(all), &file(text)).map(|config| config.memory)
+        };
+        let plain = memory(&[], "").unwrap();
+        assert_eq!(plain, MemoryConfig { counts_process: true, ..MemoryConfig::default() });
+        let text = "memory-limit = '4GiB'\nmemory-target = 0.5\nmemory-pause = 0.0\nspill-limit = '1GB'\n\
+                    spill-directory = '/scratch'";
+        let args = ["--memory-limit", "2GiB", "--memory-refuse", "0.9", "--spill-directory", "/other"];
+        let expected = MemoryConfig {
+            limit: 2 << 30,
+            target: 0.5,
+            pause: 0.0,
+            refuse: 0.9,
+            spill_directory: Some("/other".into()),
+            spill_limit: Some(1_000_000_000),
+            ..plain
+        };
+        assert_eq!(memory(&args, text).unwrap(), expected);
+        let wrong = memory(&["--memory-target", "60"], "").unwrap_err();
+        assert!(wrong.to_string().contains("--memory-target 60 is no fraction"), "{wrong}");
+        assert_eq!(wrong.exit_code(), USAGE);
+        let wrong = memory(&[], "spill-limit = 'much'").unwrap_err();
+        assert!(wrong.to_string().starts_with("spill-limit in the configuration file"), "{wrong}");
     }
 
     #[test]

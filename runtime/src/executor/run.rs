@@ -8,12 +8,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use starling_core::failure::FailureCause;
-use starling_core::ids::TaskId;
 use starling_core::wire::INLINE_RESULT_BYTES_MAX;
 use starling_core::worker::{Event, Execution, Outcome};
 
 use super::Claim;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::task::{TaskArgs, Tasks};
 use crate::value::Value;
 
@@ -32,7 +31,7 @@ pub(super) fn run(execution: &Execution, store: &Store, claim: &Claim) -> Option
         return None;
     }
     let stored = computed.and_then(|(value, inline)| {
-        let nbytes = caught(|| insert(store, execution.task, value))?;
+        let nbytes = caught(|| Ok(store.insert(execution.task, value)?))?;
         Ok((nbytes, inline))
     });
     let outcome = match stored {
@@ -47,7 +46,8 @@ fn compute(execution: &Execution, store: &Store, name: &mut String) -> Result<(V
     let task = Tasks::linked().get(execution.kind).ok_or(FailureCause::UnknownKind)?;
     task.def.name.clone_into(name);
     let inputs = execution.inputs.iter().map(|&input| {
-        store.get(input).ok_or_else(|| FailureCause::Codec { message: format!("input {input} is not in the store") })
+        let missing = || FailureCause::Codec { message: format!("input {input} is not in the store") };
+        store.get(input)?.ok_or_else(missing)
     });
     let mut args = TaskArgs::new(&execution.payload, inputs.collect::<Result<Vec<Value>, _>>()?)?;
     let value = (task.entries.call)(&mut args)?;
@@ -61,13 +61,6 @@ fn compute(execution: &Execution, store: &Store, name: &mut String) -> Result<(V
     let nbytes = value.nbytes().map_err(codec)?;
     let inline = if execution.inline_result { encode_small(&value, nbytes)? } else { None };
     Ok((value, inline))
-}
-
-fn insert(store: &Store, task: TaskId, value: Value) -> Result<u64, FailureCause> {
-    store.insert(task, value).map_err(|error| match error {
-        StoreError::Codec(error) => codec(error),
-        full @ StoreError::Full { .. } => FailureCause::Store { message: full.to_string() },
-    })
 }
 
 /// The encoding if it is small enough to ride in the completion.
