@@ -22,6 +22,12 @@ use crate::host::Vital;
 use crate::link::Outbox;
 use crate::registry_actor;
 
+/// Tasks that take no longer than this are tiny, in microseconds.
+const TINY_US: u64 = 20;
+/// For how long completions of tiny tasks are gathered, and how many. If a long task follows, a tick sends them.
+const GATHER: Duration = Duration::from_micros(100);
+const GATHERED_MAX: usize = 64;
+
 /// What reaches the worker's actor.
 pub(crate) enum Input {
     /// Registered at a scheduler: say things there from now on.
@@ -58,6 +64,8 @@ pub(crate) struct WorkerActor {
     effects: Vec<Effect>,
     spare: Vec<Effect>,
     to_scheduler: Vec<FromWorker>,
+    /// When something was last said to the scheduler.
+    last_sent: Instant,
     to_registry: Vec<(TaskId, Option<u64>)>,
 }
 
@@ -87,6 +95,7 @@ impl WorkerActor {
             effects: Vec::new(),
             spare: Vec::new(),
             to_scheduler: Vec::new(),
+            last_sent: Instant::now(),
             to_registry: Vec::new(),
         }
     }
@@ -227,6 +236,16 @@ impl WorkerActor {
         }
     }
 
+    /// Whether what is to be said may wait for more of the kind: completions of tiny tasks, when other such tasks are being run
+    /// and will soon have ended too. Sending wakes a thread, which costs more than such a task.
+    fn may_gather(&self) -> bool {
+        let is_tiny = self.machine.mean_us().is_some_and(|mean_us| mean_us <= TINY_US);
+        is_tiny
+            && self.machine.executing_len() > 0
+            && self.to_scheduler.len() < GATHERED_MAX
+            && self.last_sent.elapsed() < GATHER
+    }
+
     fn execute(&mut self, execution: Execution) {
         if let Err(execution) = self.executor.execute(execution) {
             // The machine counts free threads, so this is a fault of ours; the task is told as failed rather than lost.
@@ -284,7 +303,8 @@ impl Vital for WorkerActor {
         if !self.to_registry.is_empty() {
             self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
         }
-        if !self.to_scheduler.is_empty() {
+        if !self.to_scheduler.is_empty() && !self.may_gather() {
+            self.last_sent = Instant::now();
             if let Some(outbox) = &self.outbox {
                 // If it is closed, the reader of the same link tells so.
                 let _ = outbox.send(self.to_scheduler.drain(..));

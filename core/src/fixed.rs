@@ -6,13 +6,16 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 
+/// What makes the hasher of [`FixedMap`], for other maps.
+pub type FixedState = BuildHasherDefault<FixedHasher>;
+
 /// A hash map without a random seed.
 #[allow(clippy::disallowed_types, reason = "this is the type with a fixed hasher that the others are told to use")]
-pub type FixedMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<FixedHasher>>;
+pub type FixedMap<K, V> = std::collections::HashMap<K, V, FixedState>;
 
 /// A hash set without a random seed.
 #[allow(clippy::disallowed_types, reason = "this is the type with a fixed hasher that the others are told to use")]
-pub type FixedSet<K> = std::collections::HashSet<K, BuildHasherDefault<FixedHasher>>;
+pub type FixedSet<K> = std::collections::HashSet<K, FixedState>;
 
 /// Multiplies and folds each word; good enough for dense ids and short names, and a few cycles a word.
 #[derive(Clone, Copy, Debug, Default)]

@@ -15,23 +15,21 @@ use smallvec::SmallVec;
 pub fn depth_first<'a>(first: u32, len: usize, inputs: impl Fn(usize) -> &'a [u32]) -> Option<Vec<u32>> {
     let inside =
         |at: usize| inputs(at).iter().filter_map(move |input| input.checked_sub(first).map(|input| input as usize));
+    if (0..len).all(|at| inside(at).next().is_none()) {
+        return None;
+    }
     // How much work is below each task, itself included; what two tasks share is counted twice.
     let mut weights = vec![1_u32; len];
     // The first of them.
     let mut firsts: Vec<usize> = (0..len).collect();
     let mut is_input = vec![false; len];
-    let mut has_edges = false;
     for at in 0..len {
         // An input stands before its users, so its weight is known. Anything else is no graph and changes nothing.
         for input in inside(at).filter(|input| *input < at) {
             weights[at] = weights[at].saturating_add(weights[input]);
             firsts[at] = firsts[at].min(firsts[input]);
             is_input[input] = true;
-            has_edges = true;
         }
-    }
-    if !has_edges {
-        return None;
     }
     let mut sinks: Vec<usize> = (0..len).filter(|at| !is_input[*at]).collect();
     sinks.sort_by_key(|sink| firsts[*sink]);

@@ -13,10 +13,10 @@ use super::record::{Phase, State};
 use super::{Effects, Scheduler};
 
 /// A task with more inputs is never sent ahead, so that looking at them costs little.
-const INPUTS_MAX: usize = 8;
+pub(super) const INPUTS_MAX: usize = 8;
 
 /// The dependents of a task that has more of them are not looked at.
-const DEPENDENTS_MAX: usize = 16;
+pub(super) const DEPENDENTS_MAX: usize = 16;
 
 /// How many bytes of other inputs may be elsewhere: they are fetched while the task waits.
 const BYTES_ELSEWHERE_MAX: u64 = 64 * 1024;

@@ -114,6 +114,11 @@ impl Classes {
         self.classes.get_mut((id.0 as usize).checked_sub(1)?)?.as_deref_mut()
     }
 
+    /// Whether no task has requirements.
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
     /// The class of these requirements, which one more task is of. `workers` are all that are registered.
     pub(super) fn enter<'a>(
         &mut self,

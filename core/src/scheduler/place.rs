@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::ids::TaskId;
 use crate::wire::{Assignment, InputAt, Priority, ToWorker};
 
+use super::ahead::DEPENDENTS_MAX;
 use super::classes::ClassId;
 use super::pool::{Room, Slot};
 use super::record::{Phase, QueuedAt, State};
@@ -138,6 +139,9 @@ impl Scheduler {
 
     /// Of the classes whose tasks this worker could run now, the one with the first task.
     fn first_class_for(&mut self, slot: Slot) -> Option<(Priority, ClassId)> {
+        if self.classes.is_empty() {
+            return None;
+        }
         let waiting: SmallVec<[ClassId; 8]> = self.classes.waiting().collect();
         let mut best = None;
         for class_id in waiting {
@@ -251,6 +255,7 @@ impl Scheduler {
             let Some(task) = self.next_for(slot) else { break };
             self.assign(task, slot, effects);
         }
+        self.pool.update_room(slot);
     }
 
     /// Takes the next task for a worker out of the queues: its own, the roots, another's; or what is restricted to workers
@@ -340,12 +345,12 @@ impl Scheduler {
             worker.take_resources(&class.requirements.resources);
         }
         let expected_us = self.kinds.expected_us(record.kind);
-        let has_dependents = record.dependents_live > 0;
+        let may_be_followed = record.leads && record.dependents.len() <= DEPENDENTS_MAX;
         let phase = if unfinished > 0 { Phase::Ahead { unfinished } } else { Phase::Sent };
         let position = self.pool.begin(slot, task, expected_us, phase, self.now);
         job.set_state(task.index, State::Processing { worker: slot, position, expected_us, phase });
         effects.tell_worker(worker_id, ToWorker::Compute(assignment));
-        if has_dependents {
+        if may_be_followed {
             self.ahead.push((task, slot));
         }
     }

@@ -58,6 +58,8 @@ pub(super) struct PoolWorker {
     pub(super) id: WorkerId,
     pub(super) info: WorkerInfo,
     nthreads: u32,
+    /// How much work each thread is given in advance, in microseconds.
+    saturation_us: u64,
     /// All and only the tasks in state processing here. A record knows its position.
     pub(super) processing: Vec<TaskId>,
     /// How many of `processing` were sent ahead of their inputs, and their expected durations, added up.
@@ -88,17 +90,14 @@ pub(super) struct PoolWorker {
     pub(super) held_live: usize,
     /// Their bytes.
     pub(super) nbytes: u64,
-    room: Room,
+    /// The list of rooms that it is in, and its place there.
+    listed: Room,
     room_position: usize,
     /// The place among the workers with a queue.
     queue_position: Option<usize>,
 }
 
 impl PoolWorker {
-    pub(super) fn room(&self) -> Room {
-        self.room
-    }
-
     /// How many tasks its threads have to do, or will have as soon as they get free.
     pub(super) fn in_flight(&self) -> usize {
         self.processing.len() - self.ahead - self.suspended
@@ -108,7 +107,8 @@ impl PoolWorker {
         self.nthreads
     }
 
-    fn measure_room(&self, saturation_us: u64) -> Room {
+    /// How much room it has now. Which list it is in follows at the end of the event.
+    pub(super) fn room(&self) -> Room {
         let in_flight = self.in_flight() as u64;
         let nthreads = u64::from(self.nthreads);
         let in_flight_us = self.occupancy_us - self.ahead_us;
@@ -118,7 +118,7 @@ impl PoolWorker {
             Room::Idle
         } else if in_flight == nthreads {
             Room::Low
-        } else if in_flight_us < saturation_us * nthreads && in_flight < IN_FLIGHT_TASKS_MAX * nthreads {
+        } else if in_flight_us < self.saturation_us * nthreads && in_flight < IN_FLIGHT_TASKS_MAX * nthreads {
             Room::Open
         } else {
             Room::Full
@@ -267,6 +267,7 @@ impl Pool {
             id,
             info,
             nthreads,
+            saturation_us: self.saturation_us,
             processing: Vec::new(),
             ahead: 0,
             ahead_us: 0,
@@ -282,7 +283,7 @@ impl Pool {
             held: Vec::new(),
             held_live: 0,
             nbytes: 0,
-            room: Room::Full,
+            listed: Room::Full,
             room_position: self.rooms[Room::Full as usize].len(),
             queue_position: None,
         }));
@@ -318,7 +319,8 @@ impl Pool {
         position
     }
 
-    /// Takes a task from those that a worker has; gives the task that has moved to its position.
+    /// Takes a task from those that a worker has; gives the task that has moved to its position. The caller sees to it that
+    /// [`Pool::update_room`] follows.
     pub(super) fn end(
         &mut self,
         slot: Slot,
@@ -334,9 +336,7 @@ impl Pool {
         worker.progress_at = now;
         worker.processing.swap_remove(position as usize);
         worker.leave_phase(phase, expected_us);
-        let moved = worker.processing.get(position as usize).copied();
-        self.update_room(slot);
-        moved
+        worker.processing.get(position as usize).copied()
     }
 
     /// A task that a worker has goes from one phase, in which it was expected to take so long, to another.
@@ -499,24 +499,26 @@ impl Pool {
             .map(|found| found.1)
     }
 
-    fn update_room(&mut self, slot: Slot) {
+    /// Puts a worker into the list of its room. A task that has ended is mostly followed by another at once, so this is left
+    /// until that has begun.
+    pub(super) fn update_room(&mut self, slot: Slot) {
         let Some(worker) = self.get(slot) else { return };
-        let room = worker.measure_room(self.saturation_us);
-        if room == worker.room {
+        let room = worker.room();
+        if room == worker.listed {
             return;
         }
         self.leave_room(slot);
         let position = self.rooms[room as usize].len();
         self.rooms[room as usize].push(slot);
         if let Some(worker) = self.get_mut(slot) {
-            worker.room = room;
+            worker.listed = room;
             worker.room_position = position;
         }
     }
 
     fn leave_room(&mut self, slot: Slot) {
         let Some(worker) = self.get(slot) else { return };
-        let (room, position) = (worker.room, worker.room_position);
+        let (room, position) = (worker.listed, worker.room_position);
         let list = &mut self.rooms[room as usize];
         list.swap_remove(position);
         if let Some(moved) = list.get(position).copied()
@@ -542,9 +544,9 @@ impl Pool {
         let listed: usize = self.rooms.iter().map(Vec::len).sum();
         assert_eq!(listed, self.len(), "every worker is in one room");
         for (slot, worker) in self.iter() {
-            assert_eq!(self.rooms[worker.room as usize].get(worker.room_position), Some(&slot));
-            let room = worker.measure_room(self.saturation_us);
-            assert_eq!(worker.room, room, "worker {:?} is in the wrong room", worker.id);
+            assert_eq!(self.rooms[worker.listed as usize].get(worker.room_position), Some(&slot));
+            let room = worker.room();
+            assert_eq!(worker.listed, room, "worker {:?} is in the wrong room", worker.id);
             assert_eq!(worker.queue.is_empty(), worker.queue_position.is_none());
             if let Some(position) = worker.queue_position {
                 assert_eq!(self.with_queue.get(position), Some(&slot));

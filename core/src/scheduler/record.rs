@@ -128,6 +128,8 @@ pub(super) struct Record {
     pub(super) wanted: bool,
     /// Whether the client believes the output to be there.
     pub(super) announced: bool,
+    /// Whether some dependent has so few inputs that it may be sent ahead.
+    pub(super) leads: bool,
 }
 
 impl Record {

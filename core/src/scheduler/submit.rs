@@ -11,6 +11,7 @@ use crate::order::depth_first;
 use crate::spec::TaskSpec;
 use crate::wire::{FromClient, KindInfo, Priority, ResultAt, SubmitError, ToClient};
 
+use super::ahead;
 use super::classes::{self, ClassId};
 use super::pool::{NBYTES_MAX, Slot};
 use super::record::{Job, KIND_SCATTERED, QueuedAt, Record, State};
@@ -251,9 +252,11 @@ impl Scheduler {
         let mut failure = None;
         let mut released: SmallVec<[u32; 4]> = SmallVec::new();
         let mut processed_at = None;
+        let may_follow = spec.inputs.len() <= ahead::INPUTS_MAX;
         for input in &spec.inputs {
             let Some(record) = job.get_mut(*input) else { continue };
             record.dependents.push(index);
+            record.leads |= may_follow;
             record.dependents_live += 1;
             record.waiters += 1;
             match &record.state {
@@ -277,7 +280,7 @@ impl Scheduler {
             State::NoWorker => self.parked.push(priority, task),
             _ if unfinished == 0 => self.ready.push(task),
             // It may follow its inputs at once.
-            _ => self.ahead.extend(processed_at),
+            _ => self.ahead.extend(processed_at.filter(|_| may_follow)),
         }
         self.live += 1;
         job.push(Record {
@@ -296,6 +299,7 @@ impl Scheduler {
             workers_lost: 0,
             wanted: spec.options.wanted,
             announced: false,
+            leads: false,
         });
         debug_assert_eq!(job.client, client);
         if let Some(failure) = failure {
@@ -352,6 +356,7 @@ impl Scheduler {
                 workers_lost: 0,
                 wanted: true,
                 announced: true,
+                leads: false,
             });
             if is_lost {
                 self.recover(&[task], effects);

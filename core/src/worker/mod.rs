@@ -376,6 +376,11 @@ impl Worker {
         self.running.len()
     }
 
+    /// The running mean of what tasks take here, in microseconds; `None` before the first has ended.
+    pub fn mean_us(&self) -> Option<u64> {
+        self.ahead.mean_us()
+    }
+
     /// How many fetches are under way.
     pub fn fetches_len(&self) -> usize {
         self.batches.len()

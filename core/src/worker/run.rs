@@ -32,6 +32,10 @@ impl Ahead {
         self.mean_ns = Some(mean_ns);
     }
 
+    pub(super) fn mean_us(&self) -> Option<u64> {
+        self.mean_ns.map(|mean_ns| mean_ns / 1000)
+    }
+
     /// How many tasks are handed out at once: one a thread, and more if they are short.
     pub(super) fn tasks_max(&self, nthreads: u32) -> usize {
         let ahead = self.mean_ns.map_or(0, |mean| self.micros.saturating_mul(1000) / mean.max(1));

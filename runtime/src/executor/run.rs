@@ -19,7 +19,7 @@ use crate::value::Value;
 /// Runs one task from its inputs in the store to its output in the store. `None` if it was given up meanwhile.
 pub(super) fn run(execution: &Execution, store: &Store, claim: &Claim) -> Option<Event> {
     let started = Instant::now();
-    let mut name = String::new();
+    let mut name = "";
     // All of it may run the user's code: the task itself, and what encodes or drops its values.
     let computed = caught(|| compute(execution, store, &mut name));
     if !claim.take() {
@@ -36,15 +36,19 @@ pub(super) fn run(execution: &Execution, store: &Store, claim: &Claim) -> Option
     });
     let outcome = match stored {
         Ok((nbytes, inline)) => Outcome::Stored { nbytes, inline },
-        Err(cause) => Outcome::Failed { name, cause: cause.shortened() },
+        Err(cause) => Outcome::Failed { name: name.to_owned(), cause: cause.shortened() },
     };
     let run_us = started.elapsed().as_micros() as u64;
     Some(Event::Executed { task: execution.task, attempt: execution.attempt, run_us, outcome })
 }
 
-fn compute(execution: &Execution, store: &Store, name: &mut String) -> Result<(Value, Option<Bytes>), FailureCause> {
+fn compute(
+    execution: &Execution,
+    store: &Store,
+    name: &mut &'static str,
+) -> Result<(Value, Option<Bytes>), FailureCause> {
     let task = Tasks::linked().get(execution.kind).ok_or(FailureCause::UnknownKind)?;
-    task.def.name.clone_into(name);
+    *name = task.def.name;
     let inputs = execution.inputs.iter().map(|&input| {
         let missing = || FailureCause::Codec { message: format!("input {input} is not in the store") };
         store.get(input)?.ok_or_else(missing)

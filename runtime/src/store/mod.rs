@@ -37,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use starling_core::failure::FailureCause;
+use starling_core::fixed::FixedState;
 use starling_core::ids::TaskId;
 
 pub(crate) use self::config::Thresholds;
@@ -47,7 +48,7 @@ use crate::value::{CodecError, Encoded, Value};
 
 /// A node's values by task. Shared between the executor's threads, the mesh and the worker actor.
 pub struct Store {
-    values: DashMap<TaskId, Held>,
+    values: DashMap<TaskId, Held, FixedState>,
     /// Of the values in memory, and of those that are about to be.
     nbytes: AtomicU64,
     /// Of the values that are on disk only.
