@@ -22,11 +22,14 @@ use crate::host::Vital;
 use crate::link::Outbox;
 use crate::registry_actor;
 
-/// Tasks that take no longer than this are tiny, in microseconds.
-const TINY_US: u64 = 20;
-/// For how long completions of tiny tasks are gathered, and how many. If a long task follows, a tick sends them.
-const GATHER: Duration = Duration::from_micros(100);
+/// For how long completions that may be told late are gathered while other tasks run here, and how many. If a task that takes
+/// long follows, the next tick sends them.
+const GATHER: Duration = Duration::from_millis(2);
 const GATHERED_MAX: usize = 64;
+/// Tasks that take no longer than this are tiny, in microseconds: waking a thread to tell of one takes longer.
+const TINY_US: u64 = 20;
+/// For how long completions of tiny tasks are gathered, others that wait for them or not.
+const GATHER_TINY: Duration = Duration::from_micros(100);
 
 /// What reaches the worker's actor.
 pub(crate) enum Input {
@@ -64,6 +67,8 @@ pub(crate) struct WorkerActor {
     effects: Vec<Effect>,
     spare: Vec<Effect>,
     to_scheduler: Vec<FromWorker>,
+    /// Whether something in it should not wait for more.
+    is_urgent: bool,
     /// When something was last said to the scheduler.
     last_sent: Instant,
     to_registry: Vec<(TaskId, Option<u64>)>,
@@ -95,6 +100,7 @@ impl WorkerActor {
             effects: Vec::new(),
             spare: Vec::new(),
             to_scheduler: Vec::new(),
+            is_urgent: false,
             last_sent: Instant::now(),
             to_registry: Vec::new(),
         }
@@ -206,13 +212,10 @@ impl WorkerActor {
     fn perform_one(&mut self, effect: Effect, freed: &mut Vec<Removed>) {
         match effect {
             Effect::ToScheduler(message) => {
-                match message {
-                    FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
-                    FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
-                    _ => {}
-                }
-                self.to_scheduler.push(message);
+                self.is_urgent |= !matches!(message, FromWorker::Finished { .. }) || !self.is_tiny();
+                self.say(message);
             }
+            Effect::ToSchedulerSoon(message) => self.say(message),
             Effect::Fetch { from, node, tasks } => self.fetch(from, node, tasks),
             Effect::Execute(execution) => self.execute(execution),
             Effect::TakeBack { task, attempt } => {
@@ -236,14 +239,39 @@ impl WorkerActor {
         }
     }
 
-    /// Whether what is to be said may wait for more of the kind: completions of tiny tasks, when other such tasks are being run
-    /// and will soon have ended too. Sending wakes a thread, which costs more than such a task.
+    fn say(&mut self, message: FromWorker) {
+        match message {
+            FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
+            FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
+            _ => {}
+        }
+        self.to_scheduler.push(message);
+    }
+
+    /// Whether the tasks here mostly take less time than waking a thread to tell of them.
+    fn is_tiny(&self) -> bool {
+        self.machine.mean_us().is_some_and(|mean_us| mean_us <= TINY_US)
+    }
+
+    /// Whether what is to be said may wait for more of the kind, because other tasks are being run and will soon have ended
+    /// too.
     fn may_gather(&self) -> bool {
-        let is_tiny = self.machine.mean_us().is_some_and(|mean_us| mean_us <= TINY_US);
-        is_tiny
+        let gather = if self.is_tiny() { GATHER_TINY } else { GATHER };
+        !self.is_urgent
             && self.machine.executing_len() > 0
             && self.to_scheduler.len() < GATHERED_MAX
-            && self.last_sent.elapsed() < GATHER
+            && self.last_sent.elapsed() < gather
+    }
+
+    /// Sends what there is to be said to the scheduler.
+    fn send(&mut self) {
+        self.is_urgent = false;
+        self.last_sent = Instant::now();
+        if let Some(outbox) = &self.outbox {
+            // If it is closed, the reader of the same link tells so.
+            let _ = outbox.send(self.to_scheduler.drain(..));
+        }
+        self.to_scheduler.clear();
     }
 
     fn execute(&mut self, execution: Execution) {
@@ -283,6 +311,8 @@ impl Vital for WorkerActor {
             Input::SchedulerLost => {
                 self.perform();
                 self.outbox = None;
+                // What was held back would mean something else to the next one.
+                self.to_scheduler.clear();
                 self.event(Event::SchedulerLost);
             }
         }
@@ -304,12 +334,7 @@ impl Vital for WorkerActor {
             self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
         }
         if !self.to_scheduler.is_empty() && !self.may_gather() {
-            self.last_sent = Instant::now();
-            if let Some(outbox) = &self.outbox {
-                // If it is closed, the reader of the same link tells so.
-                let _ = outbox.send(self.to_scheduler.drain(..));
-            }
-            self.to_scheduler.clear();
+            self.send();
         }
     }
 
@@ -319,5 +344,7 @@ impl Vital for WorkerActor {
             self.on_status(self.status);
         }
         self.event(Event::Tick);
+        // What was held back is not held back for longer.
+        self.is_urgent = true;
     }
 }

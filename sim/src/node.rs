@@ -128,7 +128,7 @@ impl SimNode {
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
-                    Effect::ToScheduler(message) => said.push(message),
+                    Effect::ToScheduler(message) | Effect::ToSchedulerSoon(message) => said.push(message),
                     Effect::Fetch { from, node, tasks } => {
                         deeds.push((rng.between(1, plan.delay_max_us), Deed::Ask { from, peer: node, tasks }));
                     }

@@ -300,4 +300,4 @@ impl Scheduler {
 
 /// Up to so many tasks, a debug build checks the invariants after every event.
 #[cfg(debug_assertions)]
-const CHECKED_EACH_MAX: u64 = 250;
+const CHECKED_EACH_MAX: u64 = 50;

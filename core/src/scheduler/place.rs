@@ -338,6 +338,7 @@ impl Scheduler {
             inputs,
             priority: record.priority,
             inline_result: record.wanted,
+            may_be_told_late: !record.leads,
             timeout_ms: record.timeout_ms,
             requirements: class.map(|class| Arc::clone(&class.requirements)),
         };

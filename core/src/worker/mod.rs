@@ -163,6 +163,8 @@ pub enum Outcome {
 pub enum Effect {
     /// Say this to the scheduler.
     ToScheduler(FromWorker),
+    /// Say this to the scheduler, at the latest a tick from now, with what else there will be. In order with the others.
+    ToSchedulerSoon(FromWorker),
     /// Fetch these outputs from a worker into the store, then say [`Event::Fetched`].
     Fetch {
         /// The worker to ask.
@@ -246,6 +248,7 @@ struct Assigned {
     inputs: SmallVec<[TaskId; 3]>,
     priority: Priority,
     inline_result: bool,
+    may_be_told_late: bool,
     timeout_ms: u32,
     requirements: Option<Arc<Requirements>>,
     state: AssignedState,

@@ -33,6 +33,7 @@ impl Worker {
             if assigned.state == AssignedState::Executing {
                 assigned.attempt = attempt;
                 assigned.inline_result = assignment.inline_result;
+                assigned.may_be_told_late = assignment.may_be_told_late;
                 self.tell_if_suspended(task, effects);
                 return;
             }
@@ -53,6 +54,7 @@ impl Worker {
             inputs: SmallVec::new(),
             priority: assignment.priority,
             inline_result: assignment.inline_result,
+            may_be_told_late: assignment.may_be_told_late,
             timeout_ms: assignment.timeout_ms,
             requirements: assignment.requirements,
             state: AssignedState::Executing,

@@ -219,7 +219,14 @@ impl Worker {
         match outcome {
             Outcome::Stored { nbytes, inline } => {
                 let inline = inline.filter(|_| assigned.inline_result);
-                effects.push(Effect::ToScheduler(FromWorker::Finished { task, attempt, nbytes, run_us, inline }));
+                let finished = FromWorker::Finished { task, attempt, nbytes, run_us, inline };
+                // While there is something else to do here, nobody is kept from anything by hearing of it later.
+                let may_be_late = assigned.may_be_told_late && !self.running.is_empty();
+                effects.push(if may_be_late {
+                    Effect::ToSchedulerSoon(finished)
+                } else {
+                    Effect::ToScheduler(finished)
+                });
                 self.take_in(task, nbytes, false, effects);
             }
             Outcome::Failed { name, cause } => {

@@ -185,3 +185,16 @@ fn a_value_unknown_to_the_machine_is_freed_all_the_same() {
     env.free(77);
     env.expect(&["free 77"]);
 }
+
+#[test]
+fn a_completion_that_may_be_late_is_told_later_only_while_something_else_runs() {
+    let mut env = Env::new(2);
+    for index in 0..2 {
+        env.assign(crate::wire::Assignment { may_be_told_late: true, ..assignment(index, &[]) });
+    }
+    env.expect(&["run 0#1 ()", "run 1#1 ()"]);
+    env.executed(0, 1);
+    env.expect(&[">> finished 0#1: 10 bytes in 7"]);
+    env.executed(1, 1);
+    env.expect(&["> finished 1#1: 10 bytes in 7"]);
+}

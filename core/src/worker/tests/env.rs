@@ -43,6 +43,7 @@ pub(super) fn assignment(index: u32, inputs: &[(u32, &[u32])]) -> Assignment {
             .collect(),
         priority: Priority { user: 0, submission: 0, order: index },
         inline_result: false,
+        may_be_told_late: false,
         timeout_ms: 0,
         requirements: None,
     }
@@ -229,6 +230,7 @@ fn show_ids<T>(ids: &[T], show: impl Fn(&T) -> u32) -> String {
 fn describe(effect: &Effect) -> String {
     match effect {
         Effect::ToScheduler(message) => format!("> {}", describe_message(&round_trip(message))),
+        Effect::ToSchedulerSoon(message) => format!(">> {}", describe_message(&round_trip(message))),
         Effect::Fetch { from, node, tasks } => {
             assert_eq!(node.0[0], from.0 as u8);
             format!("fetch {} from {}", show_ids(tasks, |task| task.index), from.0)

@@ -114,7 +114,7 @@ impl World {
                 }
                 Effect::TakeBack { task, attempt } => self.asks.push(Ask::TakeBack(task, attempt)),
                 Effect::Abandon { task, attempt } => self.asks.push(Ask::Abandon(task, attempt)),
-                Effect::ToScheduler(_) | Effect::Leave => {}
+                Effect::ToScheduler(_) | Effect::ToSchedulerSoon(_) | Effect::Leave => {}
             }
         }
         while !self.queue.is_empty() && self.threads.iter().filter(|it| !it.is_suspended).count() < self.nthreads {
