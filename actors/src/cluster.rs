@@ -78,6 +78,8 @@ pub struct LocalOptions {
     pub memory: MemoryConfig,
     /// What each has of abstract resources.
     pub resources: Resources,
+    /// How many tasks the scheduler knows at a time before further submissions wait; 0 for no limit.
+    pub tasks_max: u64,
 }
 
 impl LocalOptions {
@@ -89,6 +91,7 @@ impl LocalOptions {
             nthreads: (cores / workers.max(1)).max(1) as u32,
             memory: MemoryConfig::default(),
             resources: Resources::new(),
+            tasks_max: NodeConfig::new(NodeRole::Scheduler).tasks_max,
         }
     }
 }
@@ -122,6 +125,7 @@ impl Cluster {
             name: "scheduler".into(),
             listen: vec![loopback.clone()],
             secret: secret.clone(),
+            tasks_max: options.tasks_max,
             ..NodeConfig::new(NodeRole::Scheduler)
         })
         .await?;

@@ -45,6 +45,11 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many bytes are fetched from one worker at once, unless one output is larger.
 const FETCH_BYTES_MAX: u64 = 64 << 20;
+/// How many tasks a scheduler knows at a time: 6 GB of records.
+const TASKS_MAX: u64 = 20_000_000;
+/// The longest saturation, in microseconds: a minute.
+const SATURATION_US_MAX: u64 = 60_000_000;
+
 /// How much work each of a worker's threads has in hand, in microseconds: a few wake-ups' worth.
 const RUN_AHEAD_US: u64 = 500;
 
@@ -78,6 +83,11 @@ pub struct NodeConfig {
     pub resources: Resources,
     /// How many workers a scheduler may lose while they run a task before it gives the task up.
     pub allowed_failures: u32,
+    /// How much work a scheduler gives each of a worker's threads in advance. More hides longer round trips, less leaves
+    /// more to be decided late.
+    pub saturation: Duration,
+    /// How many tasks a scheduler knows at a time before further submissions wait; 0 for no limit. Each takes about 300 bytes.
+    pub tasks_max: u64,
     /// The record that a scheduler keeps, if it keeps one.
     pub record: Option<RecordConfig>,
 }
@@ -113,6 +123,8 @@ impl NodeConfig {
             memory: MemoryConfig::default(),
             resources: Resources::new(),
             allowed_failures: 3,
+            saturation: Duration::from_millis(10),
+            tasks_max: TASKS_MAX,
             record: None,
         }
     }
@@ -399,6 +411,8 @@ fn spawn_scheduler(
         config: scheduler::Config {
             kinds: Tasks::linked().infos(),
             allowed_failures: config.allowed_failures,
+            saturation_us: u64::try_from(config.saturation.as_micros()).unwrap_or(u64::MAX).clamp(1, SATURATION_US_MAX),
+            tasks_max: config.tasks_max,
             ..scheduler::Config::default()
         },
         term: TERM,

@@ -216,3 +216,21 @@ async fn questions_to_a_lost_scheduler_fail_instead_of_waiting() {
     assert!(matches!(in_time(futures[99_999].result()).await, Err(ClientError::SchedulerLost(_))));
     drop(worker);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_is_full_takes_the_rest_when_there_is_room_and_loses_nothing() {
+    const TASKS: i64 = 9_000;
+    let options = LocalOptions { nthreads: 1, tasks_max: 3_000, ..LocalOptions::new(2) };
+    let cluster = Cluster::local_with(options).await.unwrap();
+    // Three times as many as the scheduler keeps, each released when its result has been seen.
+    let futures = cluster.map((0..TASKS).map(|x| tasks::slow::task(1_u64, x)));
+    // Asked after all of them were sent: the first thousands take more than a second, and until then the last is not known.
+    let last = futures.last().map(Future::task).unwrap();
+    assert_eq!(cluster.explain_task(last).await.unwrap().why, Why::Forgotten);
+    assert_ne!(cluster.explain(&futures[0]).await.unwrap().why, Why::Forgotten);
+    let mut sum = 0;
+    for future in futures {
+        sum += in_time(future.result()).await.unwrap();
+    }
+    assert_eq!(sum, (0..TASKS).sum::<i64>());
+}

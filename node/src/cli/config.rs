@@ -30,6 +30,8 @@ pub(super) struct ConfigFile {
     spill_limit: Option<String>,
     resources: Option<String>,
     pub(super) allowed_failures: Option<u32>,
+    pub(super) saturation_ms: Option<u64>,
+    pub(super) tasks_max: Option<u64>,
     pub(super) record: Option<PathBuf>,
     record_limit: Option<String>,
     pub(super) name: Option<String>,

@@ -51,6 +51,15 @@ pub(super) struct NodeOptions {
     #[arg(long, value_name = "N")]
     allowed_failures: Option<u32>,
 
+    /// How much work the scheduler gives each of a worker's threads in advance, in milliseconds. The default is 10.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    saturation_ms: Option<u64>,
+
+    /// How many tasks the scheduler knows at a time, of about 300 bytes each, before further submissions wait; 0 for no
+    /// limit. The default is 20 million.
+    #[arg(long, value_name = "N")]
+    tasks_max: Option<u64>,
+
     /// Keep a record of what the scheduler is told in this file, for `node replay`. The one of the run before is kept
     /// as FILE.1.
     #[arg(long, value_name = "FILE")]
@@ -104,6 +113,9 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
     let memory = options.memory.config(file)?;
     let resources = options.resources.clone().or(file.resources()?).unwrap_or_default();
     let allowed_failures = options.allowed_failures.or(file.allowed_failures).unwrap_or(defaults.allowed_failures);
+    let saturation_ms = options.saturation_ms.or(file.saturation_ms);
+    let saturation = saturation_ms.map_or(defaults.saturation, Duration::from_millis);
+    let tasks_max = options.tasks_max.or(file.tasks_max).unwrap_or(defaults.tasks_max);
     let record = record(options, file)?;
     let is_first = role == NodeRole::Scheduler && join.is_empty();
     let secret = secret(&options.connection, file, is_first)?;
@@ -114,7 +126,20 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
     }
     let name =
         options.name.clone().or_else(|| file.name.clone()).or_else(host_name).unwrap_or_else(|| defaults.name.clone());
-    Ok(NodeConfig { name, role, listen, join, secret, nthreads, memory, resources, allowed_failures, record })
+    Ok(NodeConfig {
+        name,
+        role,
+        listen,
+        join,
+        secret,
+        nthreads,
+        memory,
+        resources,
+        allowed_failures,
+        saturation,
+        tasks_max,
+        record,
+    })
 }
 
 /// The record to keep, if one is asked for. A limit alone asks for none.
@@ -131,6 +156,8 @@ impl NodeOptions {
             NodeRole::Scheduler => vec![(self.resources.is_some(), "--resources", "worker")],
             NodeRole::Worker => vec![
                 (self.allowed_failures.is_some(), "--allowed-failures", "scheduler"),
+                (self.saturation_ms.is_some(), "--saturation-ms", "scheduler"),
+                (self.tasks_max.is_some(), "--tasks-max", "scheduler"),
                 (self.record.is_some(), "--record", "scheduler"),
                 (self.record_limit.is_some(), "--record-limit", "scheduler"),
             ],
@@ -318,27 +345,36 @@ mod tests {
         let refused = error(&["--role", "scheduler", "--resources", "gpu=1"]);
         assert_eq!(refused.to_string(), "--resources is for a worker: give it to a node of that role");
         assert_eq!(refused.exit_code(), USAGE);
-        for args in [&["--allowed-failures", "1"][..], &["--record", "file"], &["--record-limit", "1GiB"]] {
+        let of_scheduler = [
+            ["--allowed-failures", "1"],
+            ["--record", "file"],
+            ["--record-limit", "1GiB"],
+            ["--saturation-ms", "20"],
+            ["--tasks-max", "1000"],
+        ];
+        for args in of_scheduler {
             let mut all = vec!["--join", "10.12.0.10:8786"];
             all.extend(args);
             assert!(matches!(error(&all), CliError::OfOtherRole { option, .. } if option == args[0]));
         }
 
-        let file =
-            file("insecure = true\nresources = 'gpu=2'\nallowed-failures = 7\nrecord = 'log'\nrecord-limit = '1GiB'\n");
+        let file = file(
+            "insecure = true\nresources = 'gpu=2'\nallowed-failures = 7\nrecord = 'log'\nrecord-limit = '1GiB'\ntasks-max = 5\n",
+        );
         let worker = node_config(&options(["node", "--join", "10.12.0.10:8786"]), &file).unwrap();
         assert_eq!(worker.resources, Resources::from([("gpu".to_owned(), Amount::whole(2))]));
         let scheduler = node_config(&options(["node", "--role", "scheduler"]), &file).unwrap();
-        assert_eq!(scheduler.allowed_failures, 7);
+        assert_eq!((scheduler.allowed_failures, scheduler.tasks_max), (7, 5));
         assert_eq!(scheduler.record, Some(RecordConfig { path: "log".into(), limit_bytes: 1 << 30 }));
     }
 
     #[test]
     fn the_command_line_goes_before_the_file() {
         let file = file("insecure = true\nallowed-failures = 7\nrecord = 'log'\nrecord-limit = '1GiB'\n");
-        let args = ["node", "--allowed-failures", "0", "--record", "other", "--record-limit", "2MiB"];
+        let args =
+            ["node", "--saturation-ms", "3", "--allowed-failures", "0", "--record", "other", "--record-limit", "2MiB"];
         let config = node_config(&options(args), &file).unwrap();
-        assert_eq!(config.allowed_failures, 0);
+        assert_eq!((config.allowed_failures, config.saturation), (0, Duration::from_millis(3)));
         assert_eq!(config.record, Some(RecordConfig { path: "other".into(), limit_bytes: 2 << 20 }));
         let limit_alone =
             node_config(&options(["node", "--insecure", "--record-limit", "2MiB"]), &ConfigFile::default());
