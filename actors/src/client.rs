@@ -94,7 +94,8 @@ struct State {
 /// A submitted task.
 #[derive(Default)]
 struct Entry {
-    outcome: Option<Result<ResultAt, ClientError>>,
+    /// The error apart, because it is large and there may be millions of entries.
+    outcome: Option<Result<ResultAt, Box<ClientError>>>,
     waiters: Vec<oneshot::Sender<()>>,
 }
 
@@ -381,7 +382,7 @@ impl Client {
                 let lost = state.check_not_lost();
                 let entry = state.tasks.entry(task.index).or_default();
                 if let Some(outcome) = &entry.outcome {
-                    return outcome.clone();
+                    return outcome.clone().map_err(|error| *error);
                 }
                 lost?;
                 let (told, waiting) = oneshot::channel();
@@ -485,7 +486,7 @@ impl State {
     fn fail_unsent(&mut self, error: ClientError) -> u32 {
         self.unsent += 1;
         let index = u32::MAX - self.unsent;
-        self.tasks.insert(index, Entry { outcome: Some(Err(error)), waiters: Vec::new() });
+        self.tasks.insert(index, Entry { outcome: Some(Err(Box::new(error))), waiters: Vec::new() });
         index
     }
 
@@ -494,13 +495,13 @@ impl State {
         if task.index < UNSENT_FROM {
             return None;
         }
-        self.tasks.get(&task.index)?.outcome.as_ref()?.as_ref().err().cloned()
+        self.tasks.get(&task.index)?.outcome.as_ref()?.as_ref().err().map(|error| (**error).clone())
     }
 
     fn settle(&mut self, index: u32, outcome: Result<ResultAt, ClientError>) {
         // Nobody holds the future any more: the release is on its way.
         let Some(entry) = self.tasks.get_mut(&index) else { return };
-        entry.outcome = Some(outcome);
+        entry.outcome = Some(outcome.map_err(Box::new));
         for waiter in entry.waiters.drain(..) {
             // Whoever waited may have given up.
             let _ = waiter.send(());
@@ -560,7 +561,7 @@ impl ResultSource for Client {
             let waiting = {
                 let mut state = client.lock();
                 match state.tasks.get(&task.index).and_then(|entry| entry.outcome.as_ref()) {
-                    Some(Err(error)) => return Err(error.clone()),
+                    Some(Err(error)) => return Err((**error).clone()),
                     Some(Ok(_)) => return Ok(()),
                     None if task.index < state.accepted => return Ok(()),
                     None => {}
@@ -573,7 +574,7 @@ impl ResultSource for Client {
             let _ = waiting.await;
             let state = client.lock();
             match state.tasks.get(&task.index).and_then(|entry| entry.outcome.as_ref()) {
-                Some(Err(error)) => Err(error.clone()),
+                Some(Err(error)) => Err((**error).clone()),
                 _ => Ok(()),
             }
         }
