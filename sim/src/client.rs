@@ -1,47 +1,18 @@
-//! A simulated client, and the oracle: it knows the right value of every task that it submits, and holds the scheduler
-//! to what it was promised.
+//! A simulated client: what it submits, asks for, and makes of what the scheduler says. What it may be told is known by
+//! the oracles of [`crate::check`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use starling_core::failure::{FailureCause, TaskFailure};
 use starling_core::ids::{ClientId, JobId, KindId, TaskId, WorkerId};
-use starling_core::spec::{TaskOptions, TaskSpec};
-use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient};
+use starling_core::spec::{Requirements, TaskOptions, TaskSpec};
+use starling_core::wire::{FromClient, SubmitError, ToClient};
 
-use crate::plan::Plan;
+use crate::check::requests::{Asked, Requests};
+use crate::check::values::{Submitted, Values};
+use crate::plan::{self, Plan};
 use crate::rng::Rng;
 use crate::work::{self, FAIL, FLAKY, HANG, HANG_TIMEOUT_MS, MIX, Payload, UNKNOWN};
-
-/// What must come of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    Value(u64),
-    Failure,
-}
-
-/// What the client knows of a task.
-#[derive(Clone, Debug)]
-struct Known {
-    due: Due,
-    /// Whether a scattered value is among what it follows from.
-    is_scattered: bool,
-    /// Whether the client holds it and may name it as an input.
-    is_held: bool,
-    got: Got,
-    /// How often it has told the scheduler that the result is not where it should be: so often it may be told anew.
-    complaints: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Got {
-    Nothing,
-    /// It is in these stores.
-    Place(Vec<WorkerId>),
-    /// It was not there, and the scheduler was told.
-    Complained,
-    Value,
-    Failure,
-}
 
 /// What a client wants done besides sending messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,43 +25,52 @@ pub enum Wish {
     Put(TaskId, u64, Vec<WorkerId>),
 }
 
+/// How the tasks of a submission hang together.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// Each has some inputs among what is there; with `is_wide` now and then very many.
+    Random { is_wide: bool },
+    /// So many chains beside each other.
+    Chains { width: u32 },
+    /// A reduction, from its leaves on.
+    Tree { leaves: u32 },
+}
+
 /// A client with one job.
 #[derive(Debug)]
 pub struct Client {
     /// Its id.
     pub id: ClientId,
+    plan: Arc<Plan>,
     job: Option<JobId>,
     next_index: u32,
-    tasks: BTreeMap<u32, Known>,
+    pub(crate) values: Values,
+    pub(crate) requests: Requests,
     workers: BTreeSet<WorkerId>,
     /// Every worker that it was ever told of.
     workers_seen: BTreeSet<WorkerId>,
-    /// The submissions without an answer, and whether they must be refused.
+    /// The submissions without an answer, and whether they must be refused. They are answered in order.
     unanswered: BTreeMap<u64, bool>,
     token: u64,
     /// How many things it will still do.
     pub actions_left: u64,
-    tasks_max: u64,
-    failing: u64,
-    allowed_failures: u32,
 }
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(id: ClientId, plan: &Plan) -> Client {
+    pub fn new(id: ClientId, plan: &Arc<Plan>) -> Client {
         Client {
             id,
+            plan: Arc::clone(plan),
             job: None,
             next_index: 0,
-            tasks: BTreeMap::new(),
+            values: Values::new(plan.allowed_failures, plan.store_bytes_max > 0),
+            requests: Requests::default(),
             workers: BTreeSet::new(),
             workers_seen: BTreeSet::new(),
             unanswered: BTreeMap::new(),
             token: 0,
             actions_left: plan.actions,
-            tasks_max: plan.tasks_max,
-            failing: plan.failing,
-            allowed_failures: plan.allowed_failures,
         }
     }
 
@@ -99,88 +79,125 @@ impl Client {
         FromClient::OpenJob { name: format!("job of {:?}", self.id), token: 0 }
     }
 
+    /// Its job, once it is open.
+    pub fn job(&self) -> Option<JobId> {
+        self.job
+    }
+
     /// Does the next thing, if its job is open.
     pub fn act(&mut self, rng: &mut Rng) -> Vec<Wish> {
         let Some(job) = self.job else { return Vec::new() };
         self.actions_left = self.actions_left.saturating_sub(1);
-        match rng.below(10) {
-            0..=4 => vec![Wish::Say(self.submit(job, rng))],
-            5 | 6 => self.release_some(job, rng),
-            7 => self.scatter(job, rng),
-            8 => {
-                self.token += 1;
-                let tasks = self.tasks.keys().map(|index| TaskId::new(job, *index)).collect();
-                vec![Wish::Say(FromClient::WhoHas { token: self.token, tasks })]
-            }
-            _ => vec![Wish::Say(self.submit_badly(job, rng))],
+        match rng.below(16) {
+            0..=6 => vec![Wish::Say(self.submit(job, rng))],
+            7 | 8 => self.release_some(job, rng),
+            9 => self.scatter(job, rng),
+            10 => vec![Wish::Say(self.submit_badly(job, rng))],
+            11 | 12 => vec![Wish::Say(self.cancel_some(job, rng))],
+            13 => vec![Wish::Say(self.look(job, rng))],
+            _ => vec![Wish::Say(self.ask(job, rng))],
         }
     }
 
-    fn submit(&mut self, job: JobId, rng: &mut Rng) -> FromClient {
+    fn next_token(&mut self) -> u64 {
         self.token += 1;
-        self.unanswered.insert(self.token, false);
-        let mut usable: Vec<u32> = self.tasks.iter().filter(|task| task.1.is_held).map(|task| *task.0).collect();
-        let is_wide = rng.chance(30);
-        let tasks =
-            (0..rng.between(1, self.tasks_max)).map(|_| self.make_task(job, &mut usable, is_wide, rng)).collect();
-        FromClient::Submit { job, token: self.token, kinds: work::kinds(), tasks }
+        self.token
     }
 
-    fn make_task(&mut self, job: JobId, usable: &mut Vec<u32>, is_wide: bool, rng: &mut Rng) -> TaskSpec {
-        let count = match rng.below(10) {
-            0..=2 => 0,
-            3..=8 => rng.between(1, 3),
-            _ if is_wide => usable.len() as u64,
-            _ => 1,
+    fn submit(&mut self, job: JobId, rng: &mut Rng) -> FromClient {
+        let token = self.next_token();
+        self.unanswered.insert(token, false);
+        let mut usable = self.values.held();
+        let count = rng.between(1, self.plan.tasks_max) as u32;
+        let shape = match rng.below(10) {
+            0..=3 => Shape::Random { is_wide: rng.chance(30) },
+            4..=7 => Shape::Chains { width: rng.between(1, 4) as u32 },
+            _ => Shape::Tree { leaves: count / 2 + 1 },
         };
-        let inputs: Vec<u32> = (0..count).filter_map(|_| rng.pick(usable).copied()).collect();
+        let first = self.next_index;
+        let tasks = (0..count).map(|at| {
+            let mut inputs = inputs(shape, first, at, &usable, rng);
+            if !matches!(shape, Shape::Random { .. }) && rng.chance(5) {
+                inputs.extend(rng.pick(&usable).copied());
+            }
+            let is_last = at + 1 == count;
+            let is_wanted = rng.chance(if matches!(shape, Shape::Random { .. }) || is_last { 60 } else { 15 });
+            usable.push(first + at);
+            self.make_task(job, inputs, is_wanted, rng)
+        });
+        let tasks = tasks.collect();
+        FromClient::Submit { job, token, kinds: work::kinds(), tasks }
+    }
+
+    fn make_task(&mut self, job: JobId, inputs: Vec<u32>, wanted: bool, rng: &mut Rng) -> TaskSpec {
         let (kind, failures) = match rng.below(100) {
-            roll if roll < self.failing => (if rng.chance(50) { FAIL } else { HANG }, 0),
-            roll if roll < self.failing + 5 => (FLAKY, rng.between(1, 3) as u8),
+            roll if roll < self.plan.failing => (if rng.chance(50) { FAIL } else { HANG }, 0),
+            roll if roll < self.plan.failing + 5 => (FLAKY, rng.between(1, 3) as u8),
             _ => (MIX, 0),
         };
-        let retries = u16::from(failures) + rng.below(2) as u16;
-        let payload = Payload { salt: rng.bits(), failures, is_small: rng.chance(50) };
-        let priority = if rng.chance(20) { rng.below(5) as i32 - 2 } else { 0 };
-        let wanted = rng.chance(60);
+        let nests = kind == MIX && rng.chance(self.plan.nesting);
+        let timeout_ms = match kind {
+            HANG => HANG_TIMEOUT_MS,
+            MIX if !nests && rng.chance(self.plan.timed) => rng.between(1, 30) as u32,
+            _ => 0,
+        };
+        let options = TaskOptions {
+            priority: if rng.chance(20) { rng.below(5) as i32 - 2 } else { 0 },
+            retries: u16::from(failures) + rng.below(2) as u16,
+            wanted,
+            timeout_ms,
+            requirements: rng
+                .chance(self.plan.demanding)
+                .then(|| Arc::new(plan::some_requirements(self.plan.nodes, rng))),
+        };
+        let payload = Payload { salt: rng.bits(), failures, is_small: rng.chance(50), nests };
+        self.add_task(job, kind, payload, inputs, options)
+    }
+
+    fn add_task(
+        &mut self,
+        job: JobId,
+        kind: KindId,
+        payload: Payload,
+        inputs: Vec<u32>,
+        options: TaskOptions,
+    ) -> TaskSpec {
         let index = self.next_index;
         self.next_index += 1;
-        usable.push(index);
-        let due = self.due(kind, payload, &inputs);
-        let is_scattered = inputs.iter().any(|input| self.tasks.get(input).is_some_and(|known| known.is_scattered));
-        self.tasks.insert(index, Known { due, is_scattered, is_held: wanted, got: Got::Nothing, complaints: 0 });
+        let can_be_met = |requirements: &Arc<Requirements>| self.plan.can_be_met(requirements);
+        let submitted = Submitted {
+            kind,
+            payload,
+            inputs: inputs.clone(),
+            timeout_ms: options.timeout_ms,
+            is_stuck: !options.requirements.as_ref().is_none_or(can_be_met),
+            is_held: options.wanted,
+        };
+        self.values.submit(index, submitted);
         TaskSpec {
             task: TaskId::new(job, index),
             kind,
             payload: payload.encode(),
             inputs: inputs.into_iter().collect(),
-            options: TaskOptions {
-                priority,
-                retries,
-                wanted,
-                timeout_ms: if kind == HANG { HANG_TIMEOUT_MS } else { 0 },
-                ..TaskOptions::default()
-            },
+            options,
         }
     }
 
-    fn due(&self, kind: KindId, payload: Payload, inputs: &[u32]) -> Due {
-        let values: Option<Vec<u64>> = inputs
-            .iter()
-            .map(|input| match self.tasks.get(input).map(|known| known.due) {
-                Some(Due::Value(value)) => Some(value),
-                _ => None,
-            })
-            .collect();
-        match values {
-            Some(values) if kind != FAIL && kind != HANG => Due::Value(work::result(payload, &values)),
-            _ => Due::Failure,
-        }
+    /// A task of this client has it submit another one, and waits for that: gives that one.
+    pub(crate) fn submit_nested(&mut self, rng: &mut Rng) -> Option<(u32, FromClient)> {
+        let job = self.job?;
+        let token = self.next_token();
+        self.unanswered.insert(token, false);
+        let index = self.next_index;
+        let payload = Payload { salt: rng.bits(), failures: 0, is_small: true, nests: false };
+        let options = TaskOptions { priority: 3, ..TaskOptions::default() };
+        let task = self.add_task(job, MIX, payload, Vec::new(), options);
+        Some((index, FromClient::Submit { job, token, kinds: work::kinds(), tasks: vec![task] }))
     }
 
     fn submit_badly(&mut self, job: JobId, rng: &mut Rng) -> FromClient {
-        self.token += 1;
-        self.unanswered.insert(self.token, true);
+        let token = self.next_token();
+        self.unanswered.insert(token, true);
         let next = self.next_index;
         let (index, kind, input) = match rng.below(4) {
             0 => (next.wrapping_add(1 + rng.below(1 << 31) as u32), MIX, None),
@@ -188,21 +205,22 @@ impl Client {
             2 => (next, MIX, Some(next)),
             _ => (next, MIX, Some(u32::MAX - rng.below(1_000) as u32)),
         };
-        let payload = Payload { salt: 0, failures: 0, is_small: true }.encode();
+        let payload = Payload { salt: 0, failures: 0, is_small: true, nests: false }.encode();
         let inputs = input.into_iter().collect();
         let task = TaskSpec { task: TaskId::new(job, index), kind, payload, inputs, options: TaskOptions::default() };
-        FromClient::Submit { job, token: self.token, kinds: Vec::new(), tasks: vec![task] }
+        FromClient::Submit { job, token, kinds: Vec::new(), tasks: vec![task] }
+    }
+
+    /// Some of its tasks.
+    fn some(&self, job: JobId, percent: u64, rng: &mut Rng) -> Vec<TaskId> {
+        let indices = self.values.indices().into_iter();
+        indices.filter(|_| rng.chance(percent)).map(|index| TaskId::new(job, index)).collect()
     }
 
     fn release_some(&mut self, job: JobId, rng: &mut Rng) -> Vec<Wish> {
         let percent = *rng.pick(&[5, 30, 100]).unwrap_or(&30);
-        let mut tasks = Vec::new();
-        for (index, known) in &mut self.tasks {
-            if known.is_held && rng.chance(percent) {
-                known.is_held = false;
-                tasks.push(TaskId::new(job, *index));
-            }
-        }
+        let mut tasks = self.some(job, percent, rng);
+        tasks.retain(|task| self.values.release(task.index));
         vec![Wish::Say(FromClient::Release { tasks })]
     }
 
@@ -213,23 +231,74 @@ impl Client {
         let index = self.next_index;
         self.next_index += 1;
         let value = rng.bits();
-        let (due, got) = (Due::Value(value), Got::Place(holders.clone()));
-        self.tasks.insert(index, Known { due, is_scattered: true, is_held: true, got, complaints: 0 });
+        self.values.scatter(index, value, holders.clone());
         let said = FromClient::Scattered { job, values: vec![(index, work::nbytes(value), holders.clone())] };
         vec![Wish::Put(TaskId::new(job, index), value, holders), Wish::Say(said)]
+    }
+
+    /// Gives tasks up. Mostly few, since everything that needs one goes with it.
+    fn cancel_some(&mut self, job: JobId, rng: &mut Rng) -> FromClient {
+        if rng.chance(10) {
+            self.values.indices().into_iter().for_each(|index| self.values.cancel(index));
+            return FromClient::CancelJob { job };
+        }
+        let indices = self.values.indices();
+        let tasks: Vec<u32> = (0..rng.between(1, 3)).filter_map(|_| rng.pick(&indices).copied()).collect();
+        self.cancel(job, &tasks)
+    }
+
+    fn cancel(&mut self, job: JobId, tasks: &[u32]) -> FromClient {
+        tasks.iter().for_each(|index| self.values.cancel(*index));
+        FromClient::Cancel { tasks: tasks.iter().map(|index| TaskId::new(job, *index)).collect() }
+    }
+
+    /// Gives up what no node may ever run, as far as something that it waits for needs it.
+    pub(crate) fn cancel_stuck(&mut self) -> Option<FromClient> {
+        let job = self.job?;
+        let stuck = self.values.stuck();
+        (!stuck.is_empty()).then(|| self.cancel(job, &stuck))
+    }
+
+    /// Asks how things are.
+    fn look(&mut self, job: JobId, rng: &mut Rng) -> FromClient {
+        let token = self.next_token();
+        if rng.chance(30) {
+            self.requests.ask(token, Asked::WhoHas);
+            return FromClient::WhoHas { token, tasks: self.some(job, 100, rng) };
+        }
+        let task = TaskId::new(job, rng.below(u64::from(self.next_index) + 3) as u32);
+        self.requests.ask(token, Asked::Explain(task));
+        FromClient::Explain { token, task }
+    }
+
+    /// Asks for something to be done to the data or the workers.
+    fn ask(&mut self, job: JobId, rng: &mut Rng) -> FromClient {
+        let token = self.next_token();
+        match rng.below(if self.plan.leaves > 0 { 3 } else { 2 }) {
+            0 => {
+                self.requests.ask(token, Asked::Replicate);
+                let tasks = self.some(job, *rng.pick(&[3, 30]).unwrap_or(&3), rng);
+                FromClient::Replicate { token, tasks, copies: rng.between(1, 4) as u32 }
+            }
+            1 => {
+                self.requests.ask(token, Asked::Rebalance);
+                FromClient::Rebalance { token }
+            }
+            _ => {
+                let known: Vec<WorkerId> = self.workers_seen.iter().copied().collect();
+                let workers: Vec<WorkerId> = (0..rng.between(1, 2)).filter_map(|_| rng.pick(&known).copied()).collect();
+                self.requests.ask(token, Asked::Retire(workers.clone()));
+                FromClient::Retire { token, workers }
+            }
+        }
     }
 
     /// Lets everything go.
     pub fn release_all(&mut self) -> Option<FromClient> {
         let job = self.job?;
-        let held = self.tasks.iter_mut().filter(|task| task.1.is_held);
-        let tasks = held
-            .map(|(index, known)| {
-                known.is_held = false;
-                TaskId::new(job, *index)
-            })
-            .collect();
-        Some(FromClient::Release { tasks })
+        let mut tasks = self.values.held();
+        tasks.retain(|index| self.values.release(*index));
+        Some(FromClient::Release { tasks: tasks.into_iter().map(|index| TaskId::new(job, index)).collect() })
     }
 
     /// Takes what the scheduler says. An error is a broken promise.
@@ -243,27 +312,28 @@ impl Client {
                 self.workers.remove(&worker);
             }
             ToClient::JobOpened { job, .. } => self.job = Some(job),
-            ToClient::Accepted { token } => match self.unanswered.remove(&token) {
-                Some(false) => {}
-                other => return Err(format!("submission {token} was accepted, and it was to be refused: {other:?}")),
+            ToClient::Accepted { token } => match self.answered(token)? {
+                false => {}
+                true => return Err(format!("submission {token} was accepted, and it was to be refused")),
             },
-            ToClient::Rejected { token, error } => match (self.unanswered.remove(&token), &error) {
-                (Some(true), SubmitError::UnknownKinds(_) | SubmitError::Graph(_)) => {}
-                (other, _) => return Err(format!("submission {token} was refused: {error}: {other:?}")),
+            ToClient::Rejected { token, error } => match (self.answered(token)?, &error) {
+                (true, SubmitError::UnknownKinds(_) | SubmitError::Graph(_)) => {}
+                (must_be, _) => return Err(format!("submission {token} was refused ({must_be}): {error}")),
             },
-            ToClient::Finished { task, nbytes, result } => return self.hear_finished(task, nbytes, result, rng),
-            ToClient::Failed { task, failure } => self.hear_failed(task, &failure)?,
-            ToClient::Recomputing { task } => {
-                let known = self.tasks.get_mut(&task.index).ok_or("an unknown task is computed again")?;
-                if known.is_held && matches!(known.got, Got::Nothing | Got::Failure) {
-                    return Err(format!("{task} is computed again and was {:?}", known.got));
-                }
-                known.got = Got::Nothing;
+            ToClient::Finished { task, nbytes, result } => {
+                self.values.finished(task, nbytes, result, &self.workers_seen)?;
+                return Ok(self.fetch_again(task, rng));
             }
-            ToClient::Explained { .. } | ToClient::Done { .. } => {
-                return Err("an answer that nobody asked for".to_owned());
+            ToClient::Failed { task, failure } => self.values.failed(task, &failure)?,
+            ToClient::Recomputing { task } => self.values.recomputing(task)?,
+            ToClient::Explained { token, explanation } => {
+                self.requests.answer(token, |asked| *asked == Asked::Explain(explanation.task))?;
             }
-            ToClient::WhoHas { holders, .. } => {
+            ToClient::Done { token, .. } => self
+                .requests
+                .answer(token, |asked| matches!(asked, Asked::Replicate | Asked::Rebalance | Asked::Retire(_)))?,
+            ToClient::WhoHas { token, holders } => {
+                self.requests.answer(token, |asked| *asked == Asked::WhoHas)?;
                 for (task, workers, _) in holders {
                     if !workers.iter().all(|worker| self.workers_seen.contains(worker)) {
                         return Err(format!("{task} is said to be on a worker that was never named"));
@@ -274,117 +344,67 @@ impl Client {
         Ok(None)
     }
 
-    fn hear_finished(
-        &mut self,
-        task: TaskId,
-        nbytes: u64,
-        result: ResultAt,
-        rng: &mut Rng,
-    ) -> Result<Option<Wish>, String> {
-        let known = self.tasks.get_mut(&task.index).ok_or("an unknown task has finished")?;
-        let Due::Value(value) = known.due else { return Err(format!("{task} has finished and must fail")) };
-        if known.is_held && matches!(known.got, Got::Place(_) | Got::Value | Got::Failure) {
-            if known.complaints == 0 {
-                return Err(format!("{task} has finished twice: {:?}", known.got));
-            }
-            known.complaints -= 1;
+    /// A submission has an answer: says whether it must be refused.
+    fn answered(&mut self, token: u64) -> Result<bool, String> {
+        match self.unanswered.pop_first() {
+            Some((first, must_be_refused)) if first == token => Ok(must_be_refused),
+            first => Err(format!("submission {token} has its answer when it is the turn of {first:?}")),
         }
-        if nbytes != work::nbytes(value) {
-            return Err(format!("{task} has {nbytes} bytes instead of {}", work::nbytes(value)));
-        }
-        match result {
-            ResultAt::Inline(bytes) => {
-                if bytes.as_ref() != value.to_le_bytes() {
-                    return Err(format!("{task} has a wrong inline value"));
-                }
-                known.got = Got::Value;
-                Ok(None)
-            }
-            ResultAt::Workers(workers) => {
-                if !workers.iter().all(|worker| self.workers_seen.contains(worker)) {
-                    return Err(format!("{task} is on a worker that was never named"));
-                }
-                known.got = Got::Place(workers.to_vec());
-                Ok(self.fetch_again(task, rng))
-            }
-        }
-    }
-
-    fn hear_failed(&mut self, task: TaskId, failure: &TaskFailure) -> Result<(), String> {
-        let allowed_failures = self.allowed_failures;
-        let known = self.tasks.get_mut(&task.index).ok_or("an unknown task has failed")?;
-        let may_be = match &failure.cause {
-            FailureCause::Error { .. } | FailureCause::TimedOut { timeout_ms: HANG_TIMEOUT_MS } => {
-                known.due == Due::Failure
-            }
-            FailureCause::WorkersLost { count } => *count > allowed_failures,
-            FailureCause::DataLost { .. } => known.is_scattered,
-            _ => false,
-        };
-        if !may_be {
-            return Err(format!("{task} must not fail: {failure}"));
-        }
-        if known.is_held && known.got == Got::Failure {
-            return Err(format!("{task} has failed twice"));
-        }
-        if failure.task.index > task.index || failure.task.job != task.job {
-            return Err(format!("{task} has failed because of {}", failure.task));
-        }
-        known.got = Got::Failure;
-        Ok(())
     }
 
     /// Fetches a result from one of its places, if it still is wanted.
     fn fetch_again(&self, task: TaskId, rng: &mut Rng) -> Option<Wish> {
-        let known = self.tasks.get(&task.index).filter(|known| known.is_held)?;
-        let Got::Place(workers) = &known.got else { return None };
-        rng.pick(workers).map(|worker| Wish::Fetch(task, *worker))
+        rng.pick(self.values.places(task.index)).map(|worker| Wish::Fetch(task, *worker))
     }
 
     /// A fetch of a result has ended.
     pub fn fetched(&mut self, task: TaskId, from: WorkerId, value: Option<u64>) -> Result<Option<Wish>, String> {
-        let Some(known) = self.tasks.get_mut(&task.index).filter(|known| known.is_held) else { return Ok(None) };
-        let Got::Place(_) = known.got else { return Ok(None) };
-        match value {
-            Some(value) if Due::Value(value) == known.due => {
-                known.got = Got::Value;
-                Ok(None)
-            }
-            Some(value) => Err(format!("{task} has the value {value} instead of {:?}", known.due)),
-            None => {
-                known.got = Got::Complained;
-                known.complaints += 1;
-                Ok(Some(Wish::Say(FromClient::Unreachable { task, holders: vec![from] })))
-            }
-        }
+        let has_reason = self.values.fetched(task, value)?;
+        Ok(has_reason.then(|| Wish::Say(FromClient::Unreachable { task, holders: vec![from] })))
     }
 
     /// What it still waits for, and the results that it was told the place of and does not have: these it may fetch.
     pub fn unresolved(&self) -> Vec<(TaskId, Option<WorkerId>)> {
-        let Some(job) = self.job else { return Vec::new() };
-        self.tasks
-            .iter()
-            .filter(|(_, known)| known.is_held)
-            .filter_map(|(index, known)| match &known.got {
-                Got::Nothing | Got::Complained => Some((TaskId::new(job, *index), None)),
-                Got::Place(workers) => Some((TaskId::new(job, *index), workers.first().copied())),
-                Got::Value | Got::Failure => None,
-            })
-            .collect()
+        self.job.map_or_else(Vec::new, |job| self.values.unresolved(job))
     }
 
-    /// Submissions that were never answered.
-    pub fn unanswered(&self) -> usize {
-        self.unanswered.len()
-    }
-
-    /// Whether its job was ever opened.
-    pub fn is_open(&self) -> bool {
-        self.job.is_some()
+    /// What it should have been told and never was, apart from outcomes.
+    pub fn check_answered(&self) -> Result<(), String> {
+        if self.job.is_none() {
+            return Err(format!("{:?} never got its job", self.id));
+        }
+        if !self.unanswered.is_empty() {
+            return Err(format!("{:?} has {} submissions without an answer", self.id, self.unanswered.len()));
+        }
+        match self.requests.unanswered() {
+            Some((token, asked)) => Err(format!("{:?}: request {token} has no answer: {asked:?}", self.id)),
+            None => Ok(()),
+        }
     }
 
     /// The tasks that it has submitted.
     pub fn tasks_len(&self) -> usize {
-        self.tasks.len()
+        self.values.len()
+    }
+}
+
+/// The inputs of the task at a place of a submission that begins with `first`.
+fn inputs(shape: Shape, first: u32, at: u32, usable: &[u32], rng: &mut Rng) -> Vec<u32> {
+    match shape {
+        Shape::Random { is_wide } => {
+            let count = match rng.below(10) {
+                0..=2 => 0,
+                3..=8 => rng.between(1, 3),
+                _ if is_wide => usable.len() as u64,
+                _ => 1,
+            };
+            (0..count).filter_map(|_| rng.pick(usable).copied()).collect()
+        }
+        Shape::Chains { width } if at < width => {
+            rng.pick(usable).copied().filter(|_| rng.chance(30)).into_iter().collect()
+        }
+        Shape::Chains { width } => vec![first + at - width],
+        Shape::Tree { leaves } if at < leaves => Vec::new(),
+        Shape::Tree { leaves } => vec![first + 2 * (at - leaves), first + 2 * (at - leaves) + 1],
     }
 }

@@ -15,6 +15,9 @@ struct Args {
     /// The first seed, to replay one that has failed.
     #[arg(long)]
     seed: Option<u64>,
+    /// Tell everything that happens on standard error, a line each.
+    #[arg(long)]
+    trace: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -38,7 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
-        None => simulate(args.seed, args.seeds),
+        None => simulate(args.seed, args.seeds, args.trace),
         Some(Command::Bench { tasks, workers, runs }) => {
             for (tasks, workers) in tasks.iter().flat_map(|tasks| workers.iter().map(move |workers| (*tasks, *workers)))
             {
@@ -69,13 +72,14 @@ fn measure(tasks: u32, workers: u32, runs: usize) {
     }));
 }
 
-fn simulate(first: Option<u64>, count: Option<u64>) -> ExitCode {
+fn simulate(first: Option<u64>, count: Option<u64>, is_traced: bool) -> ExitCode {
     let count = count.unwrap_or(if first.is_some() { 1 } else { 100 });
     let first = first.unwrap_or(0);
     let mut events = Vec::new();
     let (mut sum, mut failed) = (Report::default(), Vec::new());
     for seed in first..first.saturating_add(count) {
-        match sim::run_seed(seed) {
+        let ended = if is_traced { sim::trace_seed(seed, |line| eprintln!("{line}")) } else { sim::run_seed(seed) };
+        match ended {
             Ok(report) => {
                 events.push(report.events);
                 sum.add(&report);

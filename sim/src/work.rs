@@ -13,7 +13,7 @@ pub const MIX: KindId = KindId(1);
 pub const FAIL: KindId = KindId(2);
 /// Fails as often as its payload says, then mixes.
 pub const FLAKY: KindId = KindId(3);
-/// Never ends: is given up after [`HANG_TIMEOUT_MS`].
+/// Never ends, or long after its time: is given up after [`HANG_TIMEOUT_MS`].
 pub const HANG: KindId = KindId(4);
 /// A kind that no node holds.
 pub const UNKNOWN: KindId = KindId(99);
@@ -28,7 +28,7 @@ pub fn kinds() -> Vec<KindInfo> {
         .to_vec()
 }
 
-/// What a task is told: a salt, how often it fails first, and whether its result is small.
+/// What a task is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// Makes the result differ from that of every other task.
@@ -37,21 +37,24 @@ pub struct Payload {
     pub failures: u8,
     /// Whether the result may ride in the completion.
     pub is_small: bool,
+    /// Whether it has its client submit another task, and waits for that one.
+    pub nests: bool,
 }
 
 impl Payload {
     /// The encoded payload.
     pub fn encode(self) -> Bytes {
         let mut bytes = self.salt.to_le_bytes().to_vec();
-        bytes.extend([self.failures, u8::from(self.is_small)]);
+        bytes.extend([self.failures, u8::from(self.is_small), u8::from(self.nests)]);
         Bytes::from(bytes)
     }
 
     /// The payload of an assignment.
     pub fn decode(bytes: &[u8]) -> Option<Payload> {
         let (salt, rest) = bytes.split_first_chunk::<8>()?;
-        let [failures, is_small] = rest else { return None };
-        Some(Payload { salt: u64::from_le_bytes(*salt), failures: *failures, is_small: *is_small != 0 })
+        let [failures, is_small, nests] = rest else { return None };
+        let salt = u64::from_le_bytes(*salt);
+        Some(Payload { salt, failures: *failures, is_small: *is_small != 0, nests: *nests != 0 })
     }
 }
 
@@ -72,4 +75,9 @@ pub fn nbytes(value: u64) -> u64 {
 /// What a failing task says.
 pub fn failure() -> FailureCause {
     FailureCause::Error { message: "the task was made to fail".to_owned(), sources: vec!["by the plan".to_owned()] }
+}
+
+/// What a store says that has no room.
+pub fn no_room() -> String {
+    "the store is full".to_owned()
 }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::ids::{ClientId, TaskId, WorkerId};
 use crate::wire::{InputAt, ToClient, ToWorker};
 
-use super::pool::Slot;
+use super::pool::{PoolWorker, Slot};
 use super::record::State;
 use super::{Effects, Scheduler};
 
@@ -56,8 +56,14 @@ pub(super) struct Moves {
     next_request: u64,
     /// The workers that are about to leave, with the requests that wait for that.
     retiring: BTreeMap<Slot, Vec<u64>>,
-    /// The bytes that are on their way to each worker.
-    incoming: BTreeMap<Slot, u64>,
+    /// What is on its way to each worker.
+    incoming: BTreeMap<Slot, Incoming>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Incoming {
+    outputs: usize,
+    nbytes: u64,
 }
 
 impl Moves {
@@ -70,14 +76,19 @@ impl Moves {
             assert!(request.open > 0, "request {id} was not answered");
         }
         assert!(self.by_task.values().all(|moves| !moves.is_empty()));
-        if self.by_task.is_empty() {
-            assert!(self.incoming.is_empty(), "bytes are on their way without a move");
-        }
+        let mut coming: BTreeMap<Slot, usize> = BTreeMap::new();
+        self.by_task.values().flatten().for_each(|of| *coming.entry(of.to).or_default() += 1);
+        let counted = self.incoming.iter().map(|(slot, incoming)| (*slot, incoming.outputs));
+        assert_eq!(counted.collect::<BTreeMap<_, _>>(), coming, "what is on its way is counted wrongly");
     }
 
     /// The tasks whose outputs are being copied, and the workers that take part, for checks.
     pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, Slot)> + '_ {
         self.by_task.iter().flat_map(|(task, moves)| moves.iter().map(|of| (*task, of.to)))
+    }
+
+    fn incoming_bytes(&self, slot: Slot) -> u64 {
+        self.incoming.get(&slot).map_or(0, |incoming| incoming.nbytes)
     }
 }
 
@@ -143,7 +154,9 @@ impl Scheduler {
         };
         let Some(worker) = self.pool.get(to).map(|worker| worker.id) else { return false };
         let input = InputAt { task, nbytes: *nbytes, holders: self.worker_ids(holders).collect() };
-        *self.moves.incoming.entry(to).or_default() += nbytes;
+        let incoming = self.moves.incoming.entry(to).or_default();
+        incoming.outputs += 1;
+        incoming.nbytes = incoming.nbytes.saturating_add(*nbytes);
         if let Some(request) = request.and_then(|id| self.moves.requests.get_mut(&id)) {
             request.open += 1;
         }
@@ -160,13 +173,14 @@ impl Scheduler {
         if moves.is_empty() {
             self.moves.by_task.remove(&task);
         }
-        if self.moves.by_task.is_empty() {
-            self.moves.incoming.clear();
-        } else if let Some(State::Memory { nbytes, .. }) = self.jobs.get(task).map(|record| &record.state) {
-            for of in &taken {
-                if let Some(bytes) = self.moves.incoming.get_mut(&of.to) {
-                    *bytes = bytes.saturating_sub(*nbytes);
-                }
+        let nbytes = self.nbytes(task).unwrap_or(0);
+        for of in &taken {
+            let Some(incoming) = self.moves.incoming.get_mut(&of.to) else { continue };
+            incoming.outputs -= 1;
+            // The size may have become known differently since.
+            incoming.nbytes = incoming.nbytes.saturating_sub(nbytes);
+            if incoming.outputs == 0 {
+                self.moves.incoming.remove(&of.to);
             }
         }
         taken
@@ -234,22 +248,27 @@ impl Scheduler {
         for request in self.moves.retiring.remove(&slot).unwrap_or_default() {
             self.close_one(Some(request), Ok(0), effects);
         }
-        let touched: Vec<TaskId> = self
-            .moves
-            .by_task
-            .iter()
-            .filter(|(_, moves)| moves.iter().any(|of| of.to == slot || of.from == Some(slot)))
-            .map(|(task, _)| *task)
-            .collect();
-        for task in touched {
+        for task in self.moved(|of| of.from == Some(slot)) {
             for of in self.take_moves(task, |of| of.from == Some(slot)) {
                 self.close_one(of.request, Ok(0), effects);
             }
+        }
+        self.end_moves_to(slot, effects);
+    }
+
+    /// A worker takes nothing any more: others are asked for the copies that it was to make.
+    fn end_moves_to(&mut self, slot: Slot, effects: &mut Effects) {
+        for task in self.moved(|of| of.to == slot) {
             for of in self.take_moves(task, |of| of.to == slot) {
                 self.try_elsewhere(task, of, effects);
             }
         }
-        self.moves.incoming.remove(&slot);
+    }
+
+    /// The outputs that a copy is made of that a condition holds for.
+    fn moved(&self, is_meant: impl Fn(&Move) -> bool) -> Vec<TaskId> {
+        let touched = self.moves.by_task.iter().filter(|(_, moves)| moves.iter().any(&is_meant));
+        touched.map(|(task, _)| *task).collect()
     }
 
     /// The worker with the least data that has no copy, is not about to leave and was not tried.
@@ -263,8 +282,8 @@ impl Scheduler {
                 !worker.is_retiring && !holders.contains(slot) && !tried.contains(slot) && !is_coming(*slot)
             })
             .min_by_key(|(slot, worker)| {
-                let incoming = self.moves.incoming.get(slot).copied().unwrap_or(0);
-                (worker.status.paused, worker.nbytes.saturating_add(incoming), *slot)
+                let nbytes = worker.nbytes.saturating_add(self.moves.incoming_bytes(*slot));
+                (worker.status.paused, nbytes, *slot)
             })
             .map(|found| found.0)
     }
@@ -301,9 +320,7 @@ impl Scheduler {
             .pool
             .iter()
             .filter(|(_, worker)| worker.is_open())
-            .map(|(slot, worker)| {
-                (slot, worker.nbytes.saturating_add(self.moves.incoming.get(&slot).copied().unwrap_or(0)))
-            })
+            .map(|(slot, worker)| (slot, worker.nbytes.saturating_add(self.moves.incoming_bytes(slot))))
             .collect();
         let mean = sizes.values().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes)) / (sizes.len() as u64).max(1);
         let enough = mean.saturating_add(mean / 100 * TOLERANCE_PERCENT);
@@ -347,6 +364,7 @@ impl Scheduler {
     /// A client wants workers to leave.
     pub(super) fn on_retire(&mut self, client: ClientId, token: u64, workers: &[WorkerId], effects: &mut Effects) {
         let Some(request) = self.open_request(client, token, effects) else { return };
+        let mut leaving = Vec::new();
         for worker in workers {
             let Some(slot) = self.pool.slot(*worker) else { continue };
             if !self.can_retire(slot) {
@@ -361,7 +379,13 @@ impl Scheduler {
             if let Some(request) = self.moves.requests.get_mut(&request) {
                 request.open += 1;
             }
-            self.begin_retiring(slot, Some(request), effects);
+            if self.mark_retiring(slot, Some(request)) {
+                leaving.push(slot);
+            }
+        }
+        // Only now, so that nothing moves from one that leaves to another.
+        for slot in leaving {
+            self.clear_out(slot, Some(request), effects);
         }
         self.close_one(Some(request), Ok(0), effects);
     }
@@ -369,9 +393,14 @@ impl Scheduler {
     /// A worker wants to leave. If nobody is there to take over, it goes at once: waiting would not help.
     pub(super) fn on_leaving(&mut self, slot: Slot, effects: &mut Effects) {
         if self.can_retire(slot) {
-            self.begin_retiring(slot, None, effects);
-        } else if let Some(worker) = self.pool.get(slot) {
-            effects.tell_worker(worker.id, ToWorker::Leave);
+            if self.mark_retiring(slot, None) {
+                self.clear_out(slot, None, effects);
+            }
+        } else if let Some(worker) = self.pool.get(slot).map(|worker| worker.id) {
+            // Nothing more comes to it, so that others do not leave their data to it.
+            self.pool.set_retiring(slot, true);
+            self.end_moves_to(slot, effects);
+            effects.tell_worker(worker, ToWorker::Leave);
         }
     }
 
@@ -379,13 +408,16 @@ impl Scheduler {
         self.pool.iter().any(|(other, worker)| other != slot && !worker.is_retiring)
     }
 
-    fn begin_retiring(&mut self, slot: Slot, request: Option<u64>, effects: &mut Effects) {
+    /// The worker gets nothing more. Says whether it was not about to leave before.
+    fn mark_retiring(&mut self, slot: Slot, request: Option<u64>) -> bool {
         let is_new = !self.moves.retiring.contains_key(&slot);
         self.moves.retiring.entry(slot).or_default().extend(request);
-        if !is_new {
-            return;
-        }
         self.pool.set_retiring(slot, true);
+        is_new
+    }
+
+    /// What the worker has not begun is asked back, and what it holds is moved.
+    fn clear_out(&mut self, slot: Slot, request: Option<u64>, effects: &mut Effects) {
         self.drain_queue_of(slot);
         self.ask_back_all(slot, effects);
         let held = self.pool.get(slot).map(|worker| worker.id).map_or_else(Vec::new, |worker| self.has_what(worker));
@@ -401,18 +433,32 @@ impl Scheduler {
         }
     }
 
-    /// Has an output copied to a worker that stays, unless one has it, and dropped here.
+    /// Has an output copied to a worker that stays, unless another has it that stays or is to see to it itself; and dropped
+    /// here.
     fn move_away(&mut self, task: TaskId, from: Slot, request: Option<u64>, effects: &mut Effects) {
         let Some(State::Memory { holders, .. }) = self.jobs.get(task).map(|record| &record.state) else { return };
-        if holders.iter().any(|slot| self.pool.get(*slot).is_some_and(|worker| !worker.is_retiring)) {
+        let is_kept_by = |slot: &Slot| {
+            let stays = self.pool.get(*slot).is_some_and(|worker| !worker.is_retiring);
+            *slot != from && (stays || self.moves.retiring.contains_key(slot))
+        };
+        if holders.iter().any(is_kept_by) {
             return self.drop_spare(task, from, effects);
         }
-        match self.target(task, &[]) {
-            Some(to) => {
-                self.start_move(task, to, Some(from), request, SmallVec::new(), effects);
-            }
-            None => self.stop_retiring(from, "there is no other worker to take its data", effects),
+        if let Some(to) = self.target(task, &[]) {
+            self.start_move(task, to, Some(from), request, SmallVec::new(), effects);
+        } else if let Some(of) = self.coming_to_stay(task) {
+            // It is copied to the only one that could take it.
+            of.from = Some(from);
+        } else {
+            self.stop_retiring(from, "there is no other worker to take its data", effects);
         }
+    }
+
+    /// A copy of an output that is being made on a worker that stays.
+    fn coming_to_stay(&mut self, task: TaskId) -> Option<&mut Move> {
+        let pool = &self.pool;
+        let stays = |slot: Slot| pool.get(slot).is_some_and(|worker| !worker.is_retiring);
+        self.moves.by_task.get_mut(&task)?.iter_mut().find(|of| of.from.is_none() && stays(of.to))
     }
 
     /// A worker cannot leave after all, and works on.
@@ -432,7 +478,9 @@ impl Scheduler {
             return;
         }
         let is_done = |slot: &Slot| {
-            self.pool.get(*slot).is_some_and(|worker| worker.processing.is_empty() && worker.held_live == 0)
+            let is_empty = |worker: &PoolWorker| worker.processing.is_empty() && worker.held_live == 0;
+            // What is on its way to it may be taken from where it is as soon as it has arrived.
+            self.pool.get(*slot).is_some_and(is_empty) && !self.moves.incoming.contains_key(slot)
         };
         let done: Vec<Slot> = self.moves.retiring.keys().copied().filter(is_done).collect();
         for slot in done {

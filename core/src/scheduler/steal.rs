@@ -154,6 +154,8 @@ impl Scheduler {
         } else if matches!(phase, Some(Phase::Asked { .. })) {
             let kind = self.jobs.get(task).map_or(0, |record| record.kind);
             self.change_phase(task, Phase::Begun, self.kinds.expected_us(kind));
+            // It may be expected to take less time than when it was sent.
+            self.roomy.push(slot);
         }
     }
 

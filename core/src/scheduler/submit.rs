@@ -29,7 +29,7 @@ impl Scheduler {
     }
 
     pub(super) fn on_client_lost(&mut self, client: ClientId, effects: &mut Effects) {
-        self.kept.remove(&client);
+        self.drop_kept(client, effects);
         self.drop_requests(client);
         for job in self.clients.remove(&client).unwrap_or_default() {
             self.close_job(job, effects);
@@ -69,7 +69,7 @@ impl Scheduler {
                 }
             }
             FromClient::Release { tasks } => {
-                for task in tasks {
+                for task in self.release_later(client, tasks) {
                     self.on_release(client, task);
                 }
             }
@@ -78,9 +78,8 @@ impl Scheduler {
                 effects.tell_client(client, ToClient::WhoHas { token, holders });
             }
             FromClient::Cancel { tasks } => {
-                for task in tasks.into_iter().filter(|task| self.is_of(client, task.job)).collect::<Vec<_>>() {
-                    self.cancel(task, effects);
-                }
+                let tasks = self.cancel_later(client, tasks);
+                self.on_cancel(client, tasks, effects);
             }
             FromClient::CancelJob { job } => {
                 if self.is_of(client, job) {
@@ -113,6 +112,14 @@ impl Scheduler {
             Ok(kinds) => {
                 effects.tell_client(client, ToClient::Accepted { token });
                 self.take_submission(job, tasks, &kinds, effects);
+            }
+        }
+    }
+
+    pub(super) fn on_cancel(&mut self, client: ClientId, tasks: Vec<TaskId>, effects: &mut Effects) {
+        for task in tasks {
+            if self.is_of(client, task.job) {
+                self.cancel(task, effects);
             }
         }
     }
@@ -150,17 +157,11 @@ impl Scheduler {
         }
     }
 
-    fn on_release(&mut self, client: ClientId, task: TaskId) {
+    pub(super) fn on_release(&mut self, client: ClientId, task: TaskId) {
         if !self.is_of(client, task.job) {
             return;
         }
-        let Some(record) = self.jobs.get_mut(task) else {
-            // It may be among what is kept for later.
-            if let Some(kept) = self.kept.get_mut(&client) {
-                kept.release(task);
-            }
-            return;
-        };
+        let Some(record) = self.jobs.get_mut(task) else { return };
         record.wanted = false;
         record.announced = false;
         if record.waiters == 0 {
@@ -338,6 +339,7 @@ impl Scheduler {
                 }
             }
             let is_lost = holders.is_empty();
+            let put_at = holders.clone();
             let Some(job) = self.jobs.job_mut(job_id) else { return };
             self.live += 1;
             job.push(Record {
@@ -360,6 +362,9 @@ impl Scheduler {
             });
             if is_lost {
                 self.recover(&[task], effects);
+            }
+            for slot in put_at {
+                self.move_away_if_retiring(slot, task, effects);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! How many tasks are known at a time.
 
 use super::env::{Env, spec, task};
-use crate::ids::{Attempt, ClientId, JobId};
+use crate::ids::{Attempt, ClientId, JobId, WorkerId};
 use crate::scheduler::{Event, TaskState};
 use crate::wire::{FromClient, FromWorker};
 
@@ -94,4 +94,76 @@ fn a_client_that_goes_on_regardless_is_refused_and_one_that_is_gone_leaves_nothi
     env.event(Event::ClientLost { client: ClientId(0) });
     assert_eq!(env.scheduler.counts().total(), 0);
     assert_eq!(env.scheduler.state(task(4)), TaskState::Forgotten);
+}
+
+#[test]
+fn what_is_released_stays_behind_kept_submissions_that_need_it() {
+    let mut env = small();
+    env.quietly(|env| {
+        env.submit((0..4).map(|index| spec(index, &[])).collect());
+        env.finish(1, 0, 1);
+        env.submit(vec![spec(4, &[0])]);
+    });
+    env.release(&[0]);
+    env.expect(&[]);
+    assert_eq!(env.state(0), TaskState::Memory);
+    env.release(&[1]);
+    let lines = env.take();
+    assert!(lines.contains(&"c0 < accepted".to_owned()), "{lines:?}");
+    assert_eq!((env.state(0), env.state(4)), (TaskState::Memory, TaskState::Queued));
+    (2..5).for_each(|index| env.finish(1, index, 1));
+    assert_eq!((env.state(0), env.state(4)), (TaskState::Released, TaskState::Memory));
+}
+
+#[test]
+fn a_kept_value_may_be_released() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    env.scatter(4, 10, &[1]);
+    env.release(&[4]);
+    env.expect(&[]);
+    env.release(&[3]);
+    env.expect(&["w1 < free 4"]);
+    assert_eq!(env.state(4), TaskState::Forgotten);
+}
+
+#[test]
+fn a_kept_task_that_is_given_up_never_begins() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    env.submit(vec![spec(4, &[])]);
+    env.submit(vec![spec(5, &[])]);
+    env.client(0, FromClient::Cancel { tasks: vec![task(4)] });
+    env.expect(&[]);
+    // The second one is still kept.
+    env.release(&[3]);
+    env.expect(&["c0 < accepted", "c0 < failed 4: task work (0.4) was cancelled"]);
+    assert_eq!((env.state(4), env.state(5)), (TaskState::Erred, TaskState::Forgotten));
+}
+
+#[test]
+fn values_that_a_client_put_somewhere_and_that_were_kept_go_with_it() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    env.scatter(4, 10, &[1, 9]);
+    // Of another client's job, and of a task that is known: none of its business.
+    let values = vec![(0, 10, vec![WorkerId(1)])];
+    env.client(0, FromClient::Scattered { job: JobId(7), values: values.clone() });
+    env.client(0, FromClient::Scattered { job: JobId(0), values });
+    env.expect(&[]);
+    env.event(Event::ClientLost { client: ClientId(0) });
+    let lines = env.take();
+    let freed: Vec<&String> = lines.iter().filter(|line| line.contains("free")).collect();
+    assert_eq!(freed, ["w1 < free 4"]);
+}
+
+#[test]
+fn tasks_sent_ahead_of_one_that_waits_inside_do_not_keep_out_what_it_submits() {
+    let mut env = Env::with(&[1], |config| config.tasks_max = 2);
+    env.submit(vec![spec(0, &[]), spec(1, &[0])]);
+    env.expect(&["w1 < compute 0#1", "w1 < compute 1#1 (0@1)", "c0 < accepted"]);
+    env.submit(vec![spec(2, &[])]);
+    env.expect(&[]);
+    env.worker(1, FromWorker::Suspended { task: task(0), attempt: Attempt(1) });
+    env.expect(&["w1 < compute 2#1", "c0 < accepted"]);
 }

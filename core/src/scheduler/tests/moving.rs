@@ -183,3 +183,79 @@ fn a_client_that_is_gone_leaves_no_request() {
     env.event(crate::scheduler::Event::ClientLost { client: crate::ids::ClientId(0) });
     env.expect(&["w1 < free 0", "w1 < leave"]);
 }
+
+#[test]
+fn a_value_that_is_put_on_a_leaving_worker_moves_on() {
+    let mut env = Env::new(&[1, 1]);
+    env.quietly(|env| env.scatter(0, 100, &[1]));
+    retire(&mut env, 1);
+    env.expect(&["w2 < acquire 0@1"]);
+    env.scatter(1, 5, &[1]);
+    env.expect(&["w2 < acquire 1@1"]);
+    env.replica(2, 0);
+    env.expect(&["w1 < free 0"]);
+    env.replica(2, 1);
+    env.expect(&["w1 < free 1", "w1 < leave", "c0 < done: 1 moved"]);
+}
+
+#[test]
+fn workers_that_leave_together_leave_nothing_to_each_other() {
+    let mut env = Env::new(&[1, 1, 1]);
+    env.quietly(|env| {
+        env.scatter(0, 100, &[1]);
+        env.scatter(1, 500, &[3]);
+    });
+    env.client(0, FromClient::Retire { token: 2, workers: vec![WorkerId(1), WorkerId(2)] });
+    env.expect(&["w3 < acquire 0@1", "w2 < leave"]);
+    env.replica(3, 0);
+    env.expect(&["w1 < free 0", "w1 < leave", "c0 < done: 1 moved"]);
+}
+
+#[test]
+fn a_worker_does_not_leave_while_a_copy_is_on_its_way_to_it() {
+    let mut env = Env::new(&[1, 1, 1]);
+    env.quietly(|env| {
+        env.scatter(0, 100, &[1]);
+        env.scatter(1, 500, &[3]);
+        retire(env, 1);
+    });
+    // Worker 2 was asked to take it over, and wants to leave itself.
+    env.worker(2, FromWorker::Leaving);
+    env.expect(&[]);
+    env.replica(2, 0);
+    env.expect(&["w1 < free 0", "w3 < acquire 0@2", "w1 < leave", "c0 < done: 1 moved"]);
+    env.replica(3, 0);
+    env.expect(&["w2 < free 0", "w2 < leave"]);
+}
+
+#[test]
+fn a_copy_that_is_being_made_on_the_only_other_worker_is_waited_for() {
+    let mut env = Env::new(&[1, 1]);
+    env.quietly(|env| {
+        env.scatter(0, 100, &[1]);
+        replicate(env, &[0], 2);
+    });
+    retire(&mut env, 1);
+    env.expect(&[]);
+    env.replica(2, 0);
+    env.expect(&["w1 < free 0", "w1 < leave", "c0 < done: 1 moved", "c0 < done: 0 moved"]);
+}
+
+#[test]
+fn nobody_leaves_its_data_to_a_worker_that_goes_at_once() {
+    let mut env = Env::new(&[1, 1]);
+    env.quietly(|env| {
+        env.scatter(0, 100, &[1]);
+        retire(env, 1);
+    });
+    env.worker(2, FromWorker::Leaving);
+    env.expect(&["w2 < leave", "c0 < done: 0 movedthe output of task 0.0 could not be copied to worker 2"]);
+    // The copy comes all the same, and goes with its worker; the first one stays.
+    env.replica(2, 0);
+    env.expect(&[]);
+    env.lose(2);
+    assert_eq!(env.scheduler.who_has(task(0)), [WorkerId(1)]);
+    // What is submitted now runs on the one that has stayed.
+    env.quietly(|env| env.submit(vec![spec(1, &[0])]));
+    assert_eq!(env.state(1), TaskState::Processing);
+}

@@ -167,3 +167,21 @@ fn a_timeout_goes_to_the_worker() {
     env.submit(vec![limited]);
     env.expect(&["w1 < compute 0#1 within 1500 ms", "c0 < accepted"]);
 }
+
+#[test]
+fn a_worker_that_is_expected_to_be_done_sooner_is_sent_what_waits_for_it() {
+    let mut env = Env::with(&[1], |config| config.send_ahead = false);
+    env.quietly(|env| {
+        env.submit(vec![spec(0, &[])]);
+        env.finish_with(1, 0, 1, 10, 2_000);
+        env.submit((1..6).map(|index| spec(index, &[])).collect());
+        env.join(2, 1);
+        env.steal_answer(1, 5, 1, true);
+        env.submit(vec![restricted(6, &["worker 1"], false), restricted(7, &["worker 1"], false)]);
+        assert_eq!([6, 7].map(|index| env.state(index)), [TaskState::Processing, TaskState::Queued]);
+        // From now on, tasks of this kind are expected to take less time.
+        env.finish_with(2, 5, 2, 10, 0);
+    });
+    env.steal_answer(1, 4, 1, false);
+    env.expect(&["w1 < compute 7#1"]);
+}
