@@ -479,7 +479,8 @@ impl Cluster {
         let mut effects = scheduler::Effects::default();
         self.scheduler.handle(Time(self.now), event, &mut effects);
         // A debug build has checked by itself; of very many tasks the check is long.
-        if !cfg!(debug_assertions) && (self.scheduler.counts().total() < 1_000 || self.report.events % 16 == 0) {
+        if !cfg!(debug_assertions) && (self.scheduler.counts().total() < 1_000 || self.report.events.is_multiple_of(16))
+        {
             self.scheduler.check_invariants();
         }
         let mut to_workers: BTreeMap<WorkerId, Vec<ToWorker>> = BTreeMap::new();
