@@ -22,8 +22,7 @@ use crate::host::Vital;
 use crate::link::Outbox;
 use crate::registry_actor;
 
-/// For how long completions that may be told late are gathered while other tasks run here, and how many. If a task that takes
-/// long follows, the next tick sends them.
+/// For how long completions that may be told late are gathered while other tasks run here, and how many.
 const GATHER: Duration = Duration::from_millis(2);
 const GATHERED_MAX: usize = 64;
 /// Tasks that take no longer than this are tiny, in microseconds: waking a thread to tell of one takes longer.
@@ -43,6 +42,8 @@ pub(crate) enum Input {
     Put { task: TaskId, value: Admitted, answer: SyncSender<Result<(), String>> },
     /// The link to the scheduler is closed.
     SchedulerLost,
+    /// What was held back for more of the kind has waited long enough.
+    Flush,
 }
 
 pub(crate) struct WorkerActor {
@@ -69,6 +70,8 @@ pub(crate) struct WorkerActor {
     to_scheduler: Vec<FromWorker>,
     /// Whether something in it should not wait for more.
     is_urgent: bool,
+    /// Whether an [`Input::Flush`] is on its way.
+    is_flush_due: bool,
     /// When something was last said to the scheduler.
     last_sent: Instant,
     to_registry: Vec<(TaskId, Option<u64>)>,
@@ -101,6 +104,7 @@ impl WorkerActor {
             spare: Vec::new(),
             to_scheduler: Vec::new(),
             is_urgent: false,
+            is_flush_due: false,
             last_sent: Instant::now(),
             to_registry: Vec::new(),
         }
@@ -258,9 +262,21 @@ impl WorkerActor {
     fn may_gather(&self) -> bool {
         let gather = if self.is_tiny() { GATHER_TINY } else { GATHER };
         !self.is_urgent
-            && self.machine.executing_len() > 0
+            && self.machine.is_busy()
             && self.to_scheduler.len() < GATHERED_MAX
             && self.last_sent.elapsed() < gather
+    }
+
+    /// Sees to it that what is held back is sent even if nothing else happens here.
+    fn send_later(&mut self) {
+        if std::mem::replace(&mut self.is_flush_due, true) {
+            return;
+        }
+        let inbox = self.inbox.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(GATHER).await;
+            inbox.push(Input::Flush);
+        });
     }
 
     /// Sends what there is to be said to the scheduler.
@@ -308,6 +324,7 @@ impl Vital for WorkerActor {
                 // The peer may have given up waiting.
                 let _ = answer.send(self.put(task, value));
             }
+            Input::Flush => (self.is_flush_due, self.is_urgent) = (false, true),
             Input::SchedulerLost => {
                 self.perform();
                 self.outbox = None;
@@ -333,7 +350,12 @@ impl Vital for WorkerActor {
         if !self.to_registry.is_empty() {
             self.registry.push(registry_actor::Input::Own(std::mem::take(&mut self.to_registry)));
         }
-        if !self.to_scheduler.is_empty() && !self.may_gather() {
+        if self.to_scheduler.is_empty() {
+            return;
+        }
+        if self.may_gather() {
+            self.send_later();
+        } else {
             self.send();
         }
     }
@@ -344,7 +366,5 @@ impl Vital for WorkerActor {
             self.on_status(self.status);
         }
         self.event(Event::Tick);
-        // What was held back is not held back for longer.
-        self.is_urgent = true;
     }
 }

@@ -85,6 +85,11 @@ pub enum ObstacleKind {
 pub enum Why {
     /// The scheduler does not know it: it never was submitted, or everybody has released it.
     Forgotten,
+    /// Its submission is kept for later: the scheduler knows as many tasks as it may.
+    Kept {
+        /// How many that is.
+        tasks_max: u64,
+    },
     /// Nobody needs it now; it is kept because it may have to be computed again.
     Released,
     /// It waits for these.
@@ -152,6 +157,11 @@ impl fmt::Display for Explanation {
             Why::Forgotten => {
                 write!(f, " is not known: it was never submitted, or everybody who held its result has released it")
             }
+            Why::Kept { tasks_max } => write!(
+                f,
+                " was submitted and is kept for later: the scheduler knows {tasks_max} tasks, as many as --tasks-max allows, and \
+                 takes more when some of them are released"
+            ),
             Why::Released => write!(f, " is released: nobody needs its output now"),
             Why::Waiting { inputs, more } => {
                 write!(f, " waits for {} inputs:", inputs.len() as u64 + u64::from(*more))?;

@@ -327,7 +327,7 @@ pub struct Assignment {
     pub priority: Priority,
     /// Whether a small result shall ride in the completion, because a client waits for it.
     pub inline_result: bool,
-    /// Whether its completion may be told a little late, with others: it brings no other task near its beginning.
+    /// Whether its completion may be told some milliseconds late, with others: no task with few inputs waits for it.
     pub may_be_told_late: bool,
     /// How long it may run, in milliseconds; 0 for no limit.
     pub timeout_ms: u32,

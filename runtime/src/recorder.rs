@@ -221,6 +221,8 @@ fn create(path: &Path) -> Result<File, RecordError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path).map_err(failed)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(failed)?;
     if is_locked(&file) {
         return Err(RecordError::InUse { path: path.to_owned() });
     }

@@ -104,6 +104,17 @@ impl Kept {
         given_up
     }
 
+    /// Whether this task is in a submission that is kept.
+    pub(super) fn holds(&self, task: TaskId) -> bool {
+        self.messages.iter().any(|message| match message {
+            FromClient::Submit { tasks, .. } => {
+                let ends = tasks.first().zip(tasks.last());
+                ends.is_some_and(|(first, last)| (first.task..=last.task).contains(&task))
+            }
+            _ => false,
+        })
+    }
+
     /// Whether what comes next adds nothing.
     fn goes_on(&self) -> bool {
         self.messages.front().is_some_and(|message| new_tasks_in(message) == 0)
@@ -131,6 +142,9 @@ impl Scheduler {
             return Some(message);
         }
         if !kept.has_room_for(more) {
+            if kept.is_empty() {
+                self.kept.remove(&client);
+            }
             if let FromClient::Submit { token, .. } = message {
                 let error = SubmitError::TooManyTasks { tasks_max: self.tasks_max };
                 effects.tell_client(client, ToClient::Rejected { token, error });
@@ -179,6 +193,7 @@ impl Scheduler {
                 return;
             }
             let Some(kept) = self.kept.get_mut(&client) else { return };
+            self.kept_last = client;
             let message = kept.pop();
             let given_up = message.as_ref().map_or_else(Vec::new, |message| kept.take_given_up(message));
             let goes_on = kept.goes_on();
@@ -209,9 +224,10 @@ impl Scheduler {
         }
     }
 
-    /// Whose turn it is, and how many tasks come with it.
+    /// Whose turn it is, one client after the other, and how many tasks come with it.
     fn next_kept(&self) -> Option<(ClientId, usize)> {
-        let (client, kept) = self.kept.iter().next()?;
+        let after_last = (std::ops::Bound::Excluded(self.kept_last), std::ops::Bound::Unbounded);
+        let (client, kept) = self.kept.range(after_last).next().or_else(|| self.kept.iter().next())?;
         kept.messages.front().map(|message| (*client, new_tasks_in(message)))
     }
 

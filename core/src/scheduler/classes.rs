@@ -119,6 +119,11 @@ impl Classes {
         self.index.is_empty()
     }
 
+    /// Whether no task is queued for its requirements.
+    pub(super) fn waits_nobody(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The class of these requirements, which one more task is of. `workers` are all that are registered.
     pub(super) fn enter<'a>(
         &mut self,

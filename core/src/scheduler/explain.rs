@@ -15,7 +15,9 @@ impl Scheduler {
     /// workers if it is queued.
     pub fn explain(&self, task: TaskId) -> Explanation {
         let Some(record) = self.jobs.get(task) else {
-            return Explanation { task, name: String::new(), why: Why::Forgotten };
+            let is_kept = self.kept.values().any(|kept| kept.holds(task));
+            let why = if is_kept { Why::Kept { tasks_max: self.tasks_max } } else { Why::Forgotten };
+            return Explanation { task, name: String::new(), why };
         };
         let why = match &record.state {
             State::Released => Why::Released,

@@ -184,6 +184,8 @@ pub struct Scheduler {
     live: u64,
     /// What came beyond `tasks_max`, by client.
     kept: BTreeMap<ClientId, Kept>,
+    /// Of whom something was taken up last.
+    kept_last: ClientId,
     /// The connected clients and their jobs.
     clients: BTreeMap<ClientId, Vec<JobId>>,
     jobs: Jobs,
@@ -231,6 +233,7 @@ impl Scheduler {
             may_steal: config.stealing,
             live: 0,
             kept: BTreeMap::new(),
+            kept_last: ClientId(u32::MAX),
             clients: BTreeMap::new(),
             jobs: Jobs::default(),
             pool: Pool::new(config.saturation_us.max(1)),
@@ -263,7 +266,7 @@ impl Scheduler {
     }
 
     /// Takes an event and appends what is to be done because of it. The cost of a task's event does not depend on how
-    /// many tasks and workers there are.
+    /// many tasks and workers there are, only on how many different requirements are being waited for.
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Effects) {
         self.now = self.now.max(now);
         match event {

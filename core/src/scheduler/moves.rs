@@ -472,6 +472,16 @@ impl Scheduler {
         }
     }
 
+    /// If only workers are left that were about to leave, they stay: there is nobody to take over.
+    pub(super) fn keep_last_workers(&mut self, effects: &mut Effects) {
+        if self.pool.iter().any(|(_, worker)| !worker.is_retiring) {
+            return;
+        }
+        for slot in self.moves.retiring.keys().copied().collect::<Vec<_>>() {
+            self.stop_retiring(slot, "there is no other worker any more", effects);
+        }
+    }
+
     /// Lets those go that were about to leave and have nothing left. They stay without work until they are gone.
     pub(super) fn let_retired_go(&mut self, effects: &mut Effects) {
         if self.moves.retiring.is_empty() {

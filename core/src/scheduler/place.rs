@@ -71,7 +71,9 @@ impl Scheduler {
     /// Whether a worker has room, and nothing that comes before a task of this priority is queued for it.
     fn may_go_at_once(&mut self, slot: Slot, priority: Priority) -> bool {
         let has_room = self.pool.get(slot).is_some_and(|worker| worker.room() != Room::Full && worker.queue.is_empty());
-        has_room && self.first_root().is_none_or(|(root, _)| priority.user <= root.user)
+        has_room
+            && self.first_root().is_none_or(|(root, _)| priority.user <= root.user)
+            && self.first_class_for(slot).is_none_or(|(first, _)| priority.user <= first.user)
     }
 
     /// Gives a task with requirements to one of the workers that have them, or puts it into its class's queue.
@@ -86,7 +88,13 @@ impl Scheduler {
             return;
         }
         let comes_first = self.first_queued_in(class_id).is_none_or(|(first, _)| priority < first);
-        match self.best_eligible(task, class_id) {
+        // As long as none of its kind waits, one with room may be among many without: then all are looked at.
+        let waits_nobody = self.classes.get(class_id).is_none_or(|class| class.queue.is_empty());
+        let best = match self.best_eligible(task, class_id, LOOKED_AT_MAX) {
+            None if waits_nobody => self.best_eligible(task, class_id, usize::MAX),
+            found => found,
+        };
+        match best {
             Some(slot) if comes_first => self.assign(task, slot, effects),
             may_go => {
                 self.jobs.set_state(task, State::Queued { at: QueuedAt::Class(class_id) });
@@ -101,7 +109,7 @@ impl Scheduler {
 
     /// The eligible worker with room and resources left that has to fetch the fewest bytes, then the least busy. Of many,
     /// those that hold inputs and a sample are looked at.
-    fn best_eligible(&mut self, task: TaskId, class_id: ClassId) -> Option<Slot> {
+    fn best_eligible(&mut self, task: TaskId, class_id: ClassId, looked_at_max: usize) -> Option<Slot> {
         let job = self.jobs.job(task.job)?;
         let record = job.get(task.index)?;
         let class = self.classes.get(class_id)?;
@@ -119,9 +127,9 @@ impl Scheduler {
             }
         }
         self.cursor = self.cursor.wrapping_add(LOOKED_AT_MAX);
-        let sampled = (0..eligible.len().min(LOOKED_AT_MAX))
+        let sampled = (0..eligible.len().min(looked_at_max))
             .filter_map(|step| eligible.get((self.cursor.wrapping_add(step)) % eligible.len()).copied());
-        let is_small = eligible.len() <= LOOKED_AT_MAX;
+        let is_small = eligible.len() <= looked_at_max;
         let holding = there.iter().map(|entry| entry.0).filter(|slot| !is_small && class.is_eligible(*slot));
         let bytes_at = |slot: Slot| there.iter().find(|entry| entry.0 == slot).map_or(0, |entry| entry.1);
         sampled
@@ -139,7 +147,7 @@ impl Scheduler {
 
     /// Of the classes whose tasks this worker could run now, the one with the first task.
     fn first_class_for(&mut self, slot: Slot) -> Option<(Priority, ClassId)> {
-        if self.classes.is_empty() {
+        if self.classes.waits_nobody() {
             return None;
         }
         let waiting: SmallVec<[ClassId; 8]> = self.classes.waiting().collect();

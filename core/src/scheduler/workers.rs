@@ -97,6 +97,7 @@ impl Scheduler {
             self.fail(task, Arc::new(failure), effects);
         }
         self.recover(&lost, effects);
+        self.keep_last_workers(effects);
         self.pool.reuse(slot);
     }
 
@@ -224,7 +225,10 @@ impl Scheduler {
         let Some(job) = self.jobs.job_mut(task.job) else { return };
         let client = job.client;
         let Some(record) = job.get_mut(task.index) else { return };
-        self.kinds.observe(record.kind, run_us);
+        // 0 says that it was there already.
+        if run_us > 0 {
+            self.kinds.observe(record.kind, run_us);
+        }
         if record.wanted {
             record.announced = true;
             let result = match inline.filter(|bytes| bytes.len() <= INLINE_RESULT_BYTES_MAX) {

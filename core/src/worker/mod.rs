@@ -163,7 +163,7 @@ pub enum Outcome {
 pub enum Effect {
     /// Say this to the scheduler.
     ToScheduler(FromWorker),
-    /// Say this to the scheduler, at the latest a tick from now, with what else there will be. In order with the others.
+    /// Say this to the scheduler within a few milliseconds, with what else there will be. In order with the others.
     ToSchedulerSoon(FromWorker),
     /// Fetch these outputs from a worker into the store, then say [`Event::Fetched`].
     Fetch {
@@ -377,6 +377,11 @@ impl Worker {
     /// How many tasks are on threads, cancelled ones included.
     pub fn executing_len(&self) -> usize {
         self.running.len()
+    }
+
+    /// Whether some task is being run that does not itself wait for others.
+    pub fn is_busy(&self) -> bool {
+        self.slots_taken() > 0
     }
 
     /// The running mean of what tasks take here, in microseconds; `None` before the first has ended.

@@ -221,7 +221,7 @@ impl Worker {
                 let inline = inline.filter(|_| assigned.inline_result);
                 let finished = FromWorker::Finished { task, attempt, nbytes, run_us, inline };
                 // While there is something else to do here, nobody is kept from anything by hearing of it later.
-                let may_be_late = assigned.may_be_told_late && !self.running.is_empty();
+                let may_be_late = assigned.may_be_told_late && self.is_busy();
                 effects.push(if may_be_late {
                     Effect::ToSchedulerSoon(finished)
                 } else {

@@ -38,7 +38,8 @@ pub(super) fn run(execution: &Execution, store: &Store, claim: &Claim) -> Option
         Ok((nbytes, inline)) => Outcome::Stored { nbytes, inline },
         Err(cause) => Outcome::Failed { name: name.to_owned(), cause: cause.shortened() },
     };
-    let run_us = started.elapsed().as_micros() as u64;
+    // 0 would say that it was not run.
+    let run_us = (started.elapsed().as_micros() as u64).max(1);
     Some(Event::Executed { task: execution.task, attempt: execution.attempt, run_us, outcome })
 }
 
@@ -101,6 +102,13 @@ pub(super) fn watch_panics() {
             }
         }));
     });
+}
+
+/// Runs what is no user code in the middle of a task: a panic there is a fault of ours, and prints.
+pub(super) fn outside_task(ours: impl FnOnce()) {
+    let was_in_task = IN_TASK.replace(false);
+    ours();
+    IN_TASK.set(was_in_task);
 }
 
 /// Runs user code; a panic becomes the task's failure.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use starling_core::worker::Event;
 
+use super::run::outside_task;
 use super::{SEAT, Shared};
 
 /// How long a task that waits keeps its slot.
@@ -86,7 +87,7 @@ impl Slot<'_> {
         // Asked only once each time, whatever the answer.
         self.is_given_up = true;
         if let Some((task, attempt)) = self.shared.suspend(self.number) {
-            (self.shared.done)(Event::Suspended { task, attempt });
+            outside_task(|| (self.shared.done)(Event::Suspended { task, attempt }));
         }
     }
 
@@ -94,7 +95,7 @@ impl Slot<'_> {
         if std::mem::take(&mut self.is_given_up)
             && let Some((task, attempt)) = self.shared.resume(self.number)
         {
-            (self.shared.done)(Event::Resumed { task, attempt });
+            outside_task(|| (self.shared.done)(Event::Resumed { task, attempt }));
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn check_explanation(scheduler: &Scheduler, explanation: &Explanation
     let state = scheduler.state(task);
     let name_of = |worker: WorkerId| scheduler.worker(worker).map(|view| view.info.name).unwrap_or_default();
     let agrees = match &explanation.why {
-        Why::Forgotten => state == TaskState::Forgotten,
+        Why::Forgotten | Why::Kept { .. } => state == TaskState::Forgotten,
         Why::Released => state == TaskState::Released,
         Why::Waiting { inputs, .. } => {
             let is_so = |input: TaskId, said: TaskState| scheduler.state(input) == said && said != TaskState::Memory;

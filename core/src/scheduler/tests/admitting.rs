@@ -167,3 +167,21 @@ fn tasks_sent_ahead_of_one_that_waits_inside_do_not_keep_out_what_it_submits() {
     env.worker(1, FromWorker::Suspended { task: task(0), attempt: Attempt(1) });
     env.expect(&["w1 < compute 2#1", "c0 < accepted"]);
 }
+
+#[test]
+fn a_submission_that_is_too_large_to_be_kept_keeps_nobody_else_waiting() {
+    let mut env = small();
+    env.quietly(|env| {
+        env.event(Event::ClientJoined { client: ClientId(1) });
+        env.client(1, FromClient::OpenJob { name: "other".into(), token: 0 });
+        env.submit((0..4).map(|index| spec(index, &[])).collect());
+        env.submit((4..1_000_006).map(|index| spec(index, &[])).collect());
+    });
+    let mut other = spec(0, &[]);
+    other.task.job = JobId(1);
+    env.client(1, FromClient::Submit { job: JobId(1), token: 9, kinds: vec![], tasks: vec![other] });
+    env.expect(&[]);
+    env.release(&[0, 1, 2, 3]);
+    let lines = env.take();
+    assert!(lines.contains(&"c1 < accepted".to_owned()), "{lines:?}");
+}

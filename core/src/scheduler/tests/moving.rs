@@ -1,7 +1,7 @@
 //! Copies on request: replicas, a better balance, workers that leave.
 
 use super::env::{Env, spec, task};
-use crate::ids::WorkerId;
+use crate::ids::{Attempt, WorkerId};
 use crate::scheduler::TaskState;
 use crate::wire::{FromClient, FromWorker};
 
@@ -258,4 +258,19 @@ fn nobody_leaves_its_data_to_a_worker_that_goes_at_once() {
     // What is submitted now runs on the one that has stayed.
     env.quietly(|env| env.submit(vec![spec(1, &[0])]));
     assert_eq!(env.state(1), TaskState::Processing);
+}
+
+#[test]
+fn a_worker_that_is_about_to_leave_stays_if_the_others_are_lost() {
+    let mut env = Env::new(&[1, 1]);
+    env.quietly(|env| {
+        env.submit(vec![spec(0, &[])]);
+        env.worker(1, FromWorker::Suspended { task: task(0), attempt: Attempt(1) });
+        retire(env, 1);
+        env.submit(vec![spec(1, &[])]);
+    });
+    env.lose(2);
+    let lines = env.take();
+    assert!(lines.contains(&"w1 < compute 1#2".to_owned()), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("cannot leave: there is no other worker any more")), "{lines:?}");
 }

@@ -70,10 +70,10 @@ fn a_worker_is_given_two_tasks_a_thread_while_durations_are_unknown() {
 fn short_tasks_are_sent_far_ahead_up_to_a_bound() {
     let mut env = Env::new(&[1]);
     env.quietly(|env| env.submit((0..5_000).map(|index| spec(index, &[])).collect()));
-    env.finish_with(1, 0, 1, 1, 0);
+    env.finish_with(1, 0, 1, 1, 1);
     let sent = env.take().len();
     assert!((990..1_001).contains(&sent), "{sent} tasks were sent ahead");
-    env.finish_with(1, 1, 1, 1, 0);
+    env.finish_with(1, 1, 1, 1, 1);
     env.expect(&["w1 < compute 1001#1", "c0 < finished 1: 1 bytes at 1"]);
 }
 

@@ -180,8 +180,41 @@ fn a_worker_that_is_expected_to_be_done_sooner_is_sent_what_waits_for_it() {
         env.submit(vec![restricted(6, &["worker 1"], false), restricted(7, &["worker 1"], false)]);
         assert_eq!([6, 7].map(|index| env.state(index)), [TaskState::Processing, TaskState::Queued]);
         // From now on, tasks of this kind are expected to take less time.
-        env.finish_with(2, 5, 2, 10, 0);
+        env.finish_with(2, 5, 2, 10, 1);
     });
     env.steal_answer(1, 4, 1, false);
     env.expect(&["w1 < compute 7#1"]);
+}
+
+#[test]
+fn of_many_workers_that_qualify_none_stays_idle() {
+    let mut env = Env::with(&[], |_| {});
+    env.quietly(|env| (1..41).for_each(|worker| env.join_with(worker, &["gpu=1"])));
+    env.submit((0..40).map(|index| needing(index, &[], "gpu", 1)).collect());
+    let lines = env.take();
+    assert_eq!(lines.iter().filter(|line| line.contains("compute")).count(), 40, "{lines:?}");
+}
+
+#[test]
+fn what_is_urgent_and_restricted_is_not_kept_out_by_chains() {
+    for send_ahead in [false, true] {
+        let mut env = Env::with(&[], |config| config.send_ahead = send_ahead);
+        env.quietly(|env| env.join_with(1, &["gpu=1"]));
+        let chain =
+            |first: u32| (first..first + 50).map(move |at| spec(at, &if at == first { vec![] } else { vec![at - 1] }));
+        env.quietly(|env| env.submit(chain(0).chain(chain(50)).collect()));
+        let mut urgent = needing(100, &[], "gpu", 1);
+        urgent.options.priority = 10;
+        env.quietly(|env| env.submit(vec![urgent]));
+        let mut ended = 0;
+        for at in 0..50 {
+            for index in [at, at + 50] {
+                if env.state(100) != TaskState::Processing {
+                    env.finish_with(1, index, 1, 10, 5_000);
+                    ended += 1;
+                }
+            }
+        }
+        assert!(ended < 6, "it was begun after {ended} links");
+    }
 }
