@@ -187,7 +187,12 @@ impl Scheduler {
             }
             if let Some(message) = message {
                 self.take_one(client, message, effects);
-                self.on_cancel(client, given_up, effects);
+                // A submission that was refused had the numbers of the one that comes in its place.
+                let (to_come, known) = given_up.into_iter().partition(|task| is_to_come(&self.jobs, *task));
+                self.on_cancel(client, known, effects);
+                if let Some(kept) = self.kept.get_mut(&client) {
+                    kept.given_up.extend::<Vec<TaskId>>(to_come);
+                }
             }
             // What is released right behind is not begun.
             if !goes_on {

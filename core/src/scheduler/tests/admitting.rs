@@ -167,3 +167,18 @@ fn tasks_sent_ahead_of_one_that_waits_inside_do_not_keep_out_what_it_submits() {
     env.worker(1, FromWorker::Suspended { task: task(0), attempt: Attempt(1) });
     env.expect(&["w1 < compute 2#1", "c0 < accepted"]);
 }
+
+#[test]
+fn a_kept_task_that_is_given_up_is_not_mistaken_for_one_that_was_refused() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    // The first one needs itself: the second one gets its number.
+    env.submit(vec![spec(4, &[4])]);
+    env.submit(vec![spec(4, &[])]);
+    env.client(0, FromClient::Cancel { tasks: vec![task(4)] });
+    env.expect(&[]);
+    env.release(&[3]);
+    let lines = env.take();
+    assert!(lines.iter().any(|line| line == "c0 < failed 4: task work (0.4) was cancelled"), "{lines:?}");
+    assert_eq!(env.state(4), TaskState::Erred);
+}
