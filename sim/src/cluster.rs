@@ -269,7 +269,7 @@ impl Cluster {
 
     /// Whether anything is going to happen but the passing of time, or because of that.
     fn is_busy(&self) -> bool {
-        self.open > 0 || self.nodes.iter().any(SimNode::has_deadlines)
+        self.open > 0 || self.nodes.iter().any(SimNode::waits_for_time)
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), String> {

@@ -74,6 +74,9 @@ pub(crate) struct SimNode {
     config: Config,
     machine: Worker,
     effects: Vec<Effect>,
+    /// What is to be said to the scheduler, and whether now.
+    outbox: Vec<FromWorker>,
+    is_due: bool,
     orders: BTreeMap<(TaskId, Attempt), Order>,
     /// What was handed out and has not begun.
     queue: VecDeque<HandedOut>,
@@ -105,6 +108,8 @@ impl SimNode {
             machine: Worker::new(config.clone()).run_ahead(plan.run_ahead_us),
             config,
             effects: Vec::new(),
+            outbox: Vec::new(),
+            is_due: false,
             orders: BTreeMap::new(),
             queue: VecDeque::new(),
             threads: Vec::new(),
@@ -135,9 +140,11 @@ impl SimNode {
         self.threads.len() + self.queue.len()
     }
 
-    /// Whether something on a thread may be given up for its time, and only then ends.
-    pub(crate) fn has_deadlines(&self) -> bool {
-        self.threads.iter().map(|it| &it.of).chain(&self.queue).any(|it| it.timeout_us > 0)
+    /// Whether something happens here just because time passes: something is still to be said, or something on a thread may
+    /// be given up for its time, and only then ends.
+    pub(crate) fn waits_for_time(&self) -> bool {
+        let has_deadlines = self.threads.iter().map(|it| &it.of).chain(&self.queue).any(|it| it.timeout_us > 0);
+        has_deadlines || !self.outbox.is_empty()
     }
 
     pub(crate) fn info(&self) -> WorkerInfo {
@@ -170,6 +177,7 @@ impl SimNode {
 
     /// Time passes. What may run only for so long has not been running for much longer afterwards.
     pub(crate) fn tick(&mut self, now: Time) -> Result<(), String> {
+        self.is_due = true;
         self.handle(now, Event::Tick);
         let abandoned = |it: &Running| {
             self.effects.iter().any(|effect| {
@@ -195,11 +203,11 @@ impl SimNode {
         self.store.values().map(|value| work::nbytes(*value)).sum()
     }
 
-    /// Puts a value into the store. Says whether there was room for it.
-    fn store_value(&mut self, task: TaskId, value: u64) -> bool {
+    /// Puts a value into the store, which may hold so many bytes then, if it is limited. Says whether there was room for it.
+    fn store_value(&mut self, task: TaskId, value: u64, bytes_max: u64) -> bool {
         if self.store_bytes_max > 0 && !self.store.contains_key(&task) {
             let bytes = self.stored_bytes().saturating_add(work::nbytes(value));
-            if bytes > self.store_bytes_max {
+            if bytes > bytes_max {
                 return false;
             }
         }
@@ -209,7 +217,7 @@ impl SimNode {
 
     /// A client puts a value here.
     pub(crate) fn put(&mut self, now: Time, task: TaskId, value: u64) {
-        if self.machine.accepts(task) && self.store_value(task, value) {
+        if self.machine.accepts(task) && self.store_value(task, value, self.store_bytes_max) {
             self.handle(now, Event::Stored { task, nbytes: work::nbytes(value) });
         }
     }
@@ -221,12 +229,16 @@ impl SimNode {
         plan: &Plan,
         rng: &mut Rng,
     ) -> Result<(Vec<FromWorker>, Vec<Due>), String> {
-        let (mut said, mut deeds) = (Vec::new(), Vec::new());
+        let mut deeds = Vec::new();
         // What the threads answer has effects itself.
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
-                    Effect::ToScheduler(message) | Effect::ToSchedulerSoon(message) => said.push(message),
+                    Effect::ToScheduler(message) => {
+                        self.outbox.push(message);
+                        self.is_due = true;
+                    }
+                    Effect::ToSchedulerSoon(message) => self.outbox.push(message),
                     Effect::Fetch { .. } if self.is_paused => {
                         return Err(format!("node {} is paused and fetches", self.number));
                     }
@@ -248,6 +260,9 @@ impl SimNode {
             }
         }
         deeds.extend(self.begin(plan, rng)?);
+        // What may be said a little later is said with what may not, or when time passes, or now.
+        let is_due = std::mem::take(&mut self.is_due) || rng.chance(30);
+        let said = if is_due { std::mem::take(&mut self.outbox) } else { Vec::new() };
         Ok((said, deeds))
     }
 
@@ -367,7 +382,7 @@ impl SimNode {
             Some(_) if execution.kind == HANG => return Err(format!("{task} was to be given up before it ended")),
             Some(inputs) if !fails => {
                 let value = work::result(payload, &inputs);
-                if self.store_value(task, value) {
+                if self.store_value(task, value, self.store_bytes_max) {
                     let is_inline = execution.inline_result && payload.is_small;
                     let inline = is_inline.then(|| Bytes::copy_from_slice(&value.to_le_bytes()));
                     Outcome::Stored { nbytes: work::nbytes(value), inline }
@@ -386,7 +401,9 @@ impl SimNode {
         let mut events = Vec::new();
         let mut outcome = Vec::new();
         for (task, value) in values {
-            let is_stored = value.is_some_and(|value| self.store_value(task, value));
+            // Several fetches at once hold their values twice for a moment, so that they find a store full that is not.
+            let bytes_max = self.store_bytes_max / 4;
+            let is_stored = value.is_some_and(|value| self.store_value(task, value, bytes_max));
             if value.is_some() && !is_stored {
                 events.push(Event::NoRoom { task, message: work::no_room() });
             }
@@ -410,6 +427,7 @@ impl SimNode {
             self.handle(now, Event::SchedulerLost);
         }
         self.may_leave = false;
+        self.outbox.clear();
         self.session.take()
     }
 }

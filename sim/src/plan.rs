@@ -92,7 +92,7 @@ impl Plan {
             resources: (0..nodes).map(|_| some_resources(rng)).collect(),
             slowness: (0..nodes).map(|_| if has_slow_ones && rng.chance(40) { 10 } else { 1 }).collect(),
             nthreads_max: rng.between(1, 4),
-            store_bytes_max: if rng.chance(85) { 0 } else { rng.between(5_000_000, 60_000_000) },
+            store_bytes_max: if rng.chance(80) { 0 } else { rng.between(5_000_000, 60_000_000) },
             clients: rng.between(1, 3) as usize,
             actions: rng.between(1, 12),
             tasks_max: *rng.pick(&[3, 20, 60, 150]).unwrap_or(&20),

@@ -193,16 +193,24 @@ impl Scheduler {
                 return;
             }
             let Some(kept) = self.kept.get_mut(&client) else { return };
-            self.kept_last = client;
             let message = kept.pop();
             let given_up = message.as_ref().map_or_else(Vec::new, |message| kept.take_given_up(message));
+            // What adds nothing belongs to what was taken before it, and is not cut off from it by another's turn.
             let goes_on = kept.goes_on();
+            if !goes_on {
+                self.kept_last = client;
+            }
             if kept.is_empty() {
                 self.kept.remove(&client);
             }
             if let Some(message) = message {
                 self.take_one(client, message, effects);
-                self.on_cancel(client, given_up, effects);
+                // A submission that was refused had the numbers of the one that comes in its place.
+                let (to_come, known) = given_up.into_iter().partition(|task| is_to_come(&self.jobs, *task));
+                self.on_cancel(client, known, effects);
+                if let Some(kept) = self.kept.get_mut(&client) {
+                    kept.given_up.extend::<Vec<TaskId>>(to_come);
+                }
             }
             // What is released right behind is not begun.
             if !goes_on {

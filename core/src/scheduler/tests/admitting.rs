@@ -185,3 +185,18 @@ fn a_submission_that_is_too_large_to_be_kept_keeps_nobody_else_waiting() {
     let lines = env.take();
     assert!(lines.contains(&"c1 < accepted".to_owned()), "{lines:?}");
 }
+
+#[test]
+fn a_kept_task_that_is_given_up_is_not_mistaken_for_one_that_was_refused() {
+    let mut env = small();
+    env.quietly(|env| env.submit((0..4).map(|index| spec(index, &[])).collect()));
+    // The first one needs itself: the second one gets its number.
+    env.submit(vec![spec(4, &[4])]);
+    env.submit(vec![spec(4, &[])]);
+    env.client(0, FromClient::Cancel { tasks: vec![task(4)] });
+    env.expect(&[]);
+    env.release(&[3]);
+    let lines = env.take();
+    assert!(lines.iter().any(|line| line == "c0 < failed 4: task work (0.4) was cancelled"), "{lines:?}");
+    assert_eq!(env.state(4), TaskState::Erred);
+}
