@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::measure::median;
+
 /// The kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kernel {
@@ -21,7 +23,8 @@ const LANES: usize = 16;
 const BLOCK_WORDS: usize = 512;
 /// The working set, 64 MiB a thread. It stays as large when the kernel shrinks; a task then sweeps a part of it.
 const BLOCKS: usize = 16_384;
-/// How long a rate is measured at a time. The best of these counts, so that a disturbance does not.
+/// How long a rate is measured at a time. The middle one counts: a disturbance does not, nor does a moment in which the other
+/// threads left all of the memory's bandwidth to this one.
 const SLICE: Duration = Duration::from_millis(4);
 
 thread_local! {
@@ -55,19 +58,19 @@ impl Kernel {
             self.run(BLOCKS as u64, 1);
         }
         let mut units = 1;
-        let mut best = 0.0;
+        let mut rates = Vec::new();
         let begun = Instant::now();
-        while begun.elapsed() < patience || best == 0.0 {
+        while begun.elapsed() < patience || rates.is_empty() {
             let started = Instant::now();
             self.run(units, units);
             let took = started.elapsed();
             if took < SLICE {
                 units *= 2;
             } else {
-                best = f64::max(best, units as f64 / (took.as_secs_f64() * 1e6));
+                rates.push(units as f64 / (took.as_secs_f64() * 1e6));
             }
         }
-        best
+        median(&rates).unwrap_or_default()
     }
 
     /// What a thread's rate comes to, and its unit.
