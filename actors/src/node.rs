@@ -344,6 +344,8 @@ impl Node {
         leaving.inbox.push(worker_actor::Input::Event(worker::Event::LeaveWanted));
         let let_go = async {
             tokio::select! {
+                // A worker that was let go is registered no longer, and both are told at about the same time.
+                biased;
                 reason = stopped.wait_for(Option::is_some) => {
                     matches!(reason.as_deref(), Ok(Some(Stopped::Retired)))
                 }

@@ -203,11 +203,14 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
     }
 }
 
+/// What a worker says that has nothing left which would be lost with it.
+const LET_GO: &str = "the cluster has let this worker go";
+
 /// How the command ends with a node that has stopped by itself.
 fn ended(stopped: Stopped) -> Result<(), CliError> {
     match stopped {
         Stopped::Retired => {
-            tell(format_args!("the cluster has let this worker go"));
+            tell(format_args!("{LET_GO}"));
             Ok(())
         }
         stopped => Err(CliError::Stopped(stopped)),
@@ -222,7 +225,9 @@ async fn leave(node: Node, role: NodeRole) {
             tell(format_args!(
                 "leaving, once what only this worker holds is elsewhere; press Ctrl-C again to stop at once"
             ));
-            if !node.retire(RETIRE_PATIENCE).await {
+            if node.retire(RETIRE_PATIENCE).await {
+                tell(format_args!("{LET_GO}"));
+            } else {
                 tell(format_args!("the scheduler did not let this worker go: what only it holds is lost"));
             }
         }

@@ -4,26 +4,27 @@ use super::env::{Env, spec};
 use crate::scheduler::TaskState;
 use crate::wire::{FromWorker, WorkerStatus};
 
-/// Worker 1 has four tasks on its one thread, whose kind is known to take 2 ms; worker 2 has just come.
-fn uneven() -> Env {
+/// Worker 1 has four tasks on its one thread, whose kind is known to take 2 ms.
+fn busy() -> Env {
     let mut env = Env::with(&[1], |_| {});
     env.quietly(|env| {
         env.submit(vec![spec(0, &[])]);
         env.finish_with(1, 0, 1, 10, 2_000);
         env.submit((1..5).map(|index| spec(index, &[])).collect());
-        env.join(2, 1);
     });
+    env
+}
+
+/// The same, and worker 2 has just come: tasks 4 and 3 are asked back for it.
+fn uneven() -> Env {
+    let mut env = busy();
+    env.quietly(|env| env.join(2, 1));
     env
 }
 
 #[test]
 fn an_idle_worker_is_given_half_of_what_waits() {
-    let mut env = Env::with(&[1], |_| {});
-    env.quietly(|env| {
-        env.submit(vec![spec(0, &[])]);
-        env.finish_with(1, 0, 1, 10, 2_000);
-        env.submit((1..5).map(|index| spec(index, &[])).collect());
-    });
+    let mut env = busy();
     env.join(2, 1);
     let lines = env.take();
     let asked: Vec<&String> = lines.iter().filter(|line| line.contains("steal")).collect();
