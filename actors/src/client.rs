@@ -22,6 +22,7 @@ use starling_core::ids::{JobId, KindId, NodeId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient, WorkerInfo};
 use starling_runtime::mesh::Mesh;
+use starling_runtime::slots::Slots;
 use starling_runtime::task::{CallParts, ClientError, Graph, GraphParts, Input, ResultSource, TaskDef};
 use starling_runtime::value::{Encoded, Value};
 use tokio::sync::{Notify, oneshot};
@@ -54,6 +55,8 @@ pub(crate) struct Client {
     own: Weak<Client>,
     /// What ends with the client.
     connection: OnceLock<Connection>,
+    /// What collections keep for this client.
+    slots: Slots,
 }
 
 /// What a client keeps alive.
@@ -111,6 +114,7 @@ impl Client {
             workers_changed: Notify::new(),
             own: own.clone(),
             connection: OnceLock::new(),
+            slots: Slots::default(),
         })
     }
 
@@ -118,6 +122,10 @@ impl Client {
     pub(crate) fn keep(&self, connection: Connection) {
         // A second one would end at once, which no caller wants.
         let _ = self.connection.set(connection);
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {

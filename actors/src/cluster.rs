@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::future::try_join_all;
 use starling_core::explain::Explanation;
 use starling_core::ids::{NodeId, TaskId, WorkerId};
 use starling_core::spec::Resources;
+use starling_core::wire::WorkerInfo;
 use starling_runtime::executor::current_task;
 use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshLimits, Multiaddr, Role, parse_addr};
 use starling_runtime::secret::{ClusterSecret, SecretError};
@@ -16,7 +17,7 @@ use starling_runtime::task::{Call, ClientError, Future, Graph, ResultSource};
 use starling_runtime::value::{Data, Encoded};
 
 use crate::client::Client;
-use crate::connect::{MeshHold, Nested, connect};
+use crate::connect::{CurrentNode, MeshHold, connect};
 use crate::link::Refusal;
 use crate::node::{Node, NodeConfig, NodeError, NodeRole};
 use crate::served::ServedStore;
@@ -103,6 +104,20 @@ pub struct Cluster {
     client: Arc<Client>,
     /// The priority of calls that say none.
     priority: i32,
+}
+
+/// A [`Cluster`] that does not keep its client: for what the client itself keeps.
+#[derive(Clone, Debug)]
+pub struct WeakCluster {
+    client: Weak<Client>,
+    priority: i32,
+}
+
+impl WeakCluster {
+    /// The cluster, if its client is still there.
+    pub fn upgrade(&self) -> Option<Cluster> {
+        self.client.upgrade().map(|client| Cluster { client, priority: self.priority })
+    }
 }
 
 impl Cluster {
@@ -209,8 +224,9 @@ impl Cluster {
     /// serves. Otherwise what stands in the way of connecting.
     pub fn current() -> Result<Cluster, ClusterError> {
         let context = current_task().ok_or(ClusterError::NotInTask)?;
-        let node = context.extension.and_then(|node| node.downcast::<Nested>().ok()).ok_or(ClusterError::NotInTask)?;
-        Ok(Cluster { client: node.client()?, priority: context.user_priority.saturating_add(1) })
+        let priority = context.user_priority.saturating_add(1);
+        let node = CurrentNode::of(context).ok_or(ClusterError::NotInTask)?;
+        Ok(Cluster { client: node.client()?, priority })
     }
 
     /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
@@ -406,6 +422,22 @@ impl Cluster {
 
     fn source(&self) -> Arc<dyn ResultSource> {
         Arc::clone(&self.client) as Arc<dyn ResultSource>
+    }
+
+    /// The client's value of this type, made now if there is none: what a collection keeps for a client. It must not hold
+    /// the cluster itself, which would then never end: [`Cluster::downgrade`].
+    pub fn extension<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.client.slots().get_or_init(make)
+    }
+
+    /// A handle that does not keep the client.
+    pub fn downgrade(&self) -> WeakCluster {
+        WeakCluster { client: Arc::downgrade(&self.client), priority: self.priority }
+    }
+
+    /// What each worker has said of itself, by its node.
+    pub fn worker_infos(&self) -> Vec<WorkerInfo> {
+        self.client.workers().into_values().collect()
     }
 
     /// How many workers there are.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use starling_core::ids::{JobId, NodeId};
 use starling_core::wire::{FromClient, ToClient};
+use starling_runtime::executor::{TaskContext, current_task};
 use starling_runtime::mesh::{Mesh, MeshError, MeshEvent, Multiaddr};
+use starling_runtime::slots::Slots;
+use starling_runtime::store::MemoryConfig;
 use starling_runtime::task::ClientError;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -33,12 +36,15 @@ pub(crate) struct Nested {
     name: String,
     /// Where the links are served.
     runtime: Handle,
+    memory: MemoryConfig,
     client: Mutex<Option<Arc<Client>>>,
+    /// What the node's tasks share.
+    slots: Slots,
 }
 
 impl Nested {
-    pub(crate) fn new(mesh: Mesh, name: String, runtime: Handle) -> Nested {
-        Nested { mesh, name, runtime, client: Mutex::default() }
+    pub(crate) fn new(mesh: Mesh, name: String, memory: MemoryConfig, runtime: Handle) -> Nested {
+        Nested { mesh, name, runtime, memory, client: Mutex::default(), slots: Slots::default() }
     }
 
     /// The client. Blocks while it connects, and so is only for the executor's threads.
@@ -56,6 +62,44 @@ impl Nested {
         let client = told.recv().map_err(|_| ClusterError::Mesh(MeshError::Closed))??;
         *connected = Some(Arc::clone(&client));
         Ok(client)
+    }
+}
+
+/// The node on which a task runs, for that task.
+pub struct CurrentNode(Arc<Nested>);
+
+impl CurrentNode {
+    /// The node whose task runs on this thread; `None` on a thread that is no executor's.
+    pub fn get() -> Option<CurrentNode> {
+        CurrentNode::of(current_task()?)
+    }
+
+    pub(crate) fn of(context: TaskContext) -> Option<CurrentNode> {
+        context.extension?.downcast().ok().map(CurrentNode)
+    }
+
+    pub(crate) fn client(&self) -> Result<Arc<Client>, ClusterError> {
+        self.0.client()
+    }
+
+    /// The node's id.
+    pub fn node(&self) -> NodeId {
+        self.0.mesh.node()
+    }
+
+    /// The node's name, for people.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How much memory the node may use.
+    pub fn memory(&self) -> &MemoryConfig {
+        &self.0.memory
+    }
+
+    /// The node's value of this type, made now if there is none: what its tasks share.
+    pub fn extension<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.0.slots.get_or_init(make)
     }
 }
 
@@ -174,7 +218,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_nodes_client_is_one_until_it_is_lost_and_leaves_the_mesh_alone() {
         let node = Node::start(NodeConfig::new(NodeRole::Scheduler)).await.unwrap();
-        let nested = Arc::new(Nested::new(node.mesh().clone(), "here".to_owned(), Handle::current()));
+        let nested =
+            Arc::new(Nested::new(node.mesh().clone(), "here".to_owned(), MemoryConfig::default(), Handle::current()));
         let first = client_of(&nested).await;
         assert!(Arc::ptr_eq(&first, &client_of(&nested).await));
         first.lose("gone");

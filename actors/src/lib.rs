@@ -14,5 +14,6 @@ mod scheduler_actor;
 mod served;
 mod worker_actor;
 
-pub use cluster::{Cluster, ClusterError, ConnectOptions, LocalOptions};
+pub use cluster::{Cluster, ClusterError, ConnectOptions, LocalOptions, WeakCluster};
+pub use connect::CurrentNode;
 pub use node::{Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped};

@@ -457,7 +457,7 @@ fn spawn_worker(
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
     let nested: Arc<dyn std::any::Any + Send + Sync> =
-        Arc::new(Nested::new(mesh.clone(), config.name.clone(), runtime.clone()));
+        Arc::new(Nested::new(mesh.clone(), config.name.clone(), config.memory.clone(), runtime.clone()));
     let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(nested), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {

@@ -5,6 +5,8 @@
 
 pub mod bag;
 pub mod csv;
+#[cfg(feature = "frame")]
+pub mod frame;
 pub mod stackexchange;
 
 pub use bag::{Bag, BagError};

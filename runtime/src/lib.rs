@@ -9,6 +9,7 @@ pub mod mesh;
 pub mod recorder;
 pub mod secret;
 pub mod size;
+pub mod slots;
 pub mod store;
 pub mod task;
 pub mod value;

@@ -50,6 +50,8 @@ pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped,
 };
 
+#[cfg(feature = "frame")]
+pub use starling_collections::frame;
 pub use starling_collections::{Bag, BagError, bag, csv, stackexchange};
 pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};

@@ -1,0 +1,15 @@
+//! What can go wrong with a query.
+
+use datafusion::error::DataFusionError;
+use starling_runtime::task::ClientError;
+
+/// Why a query has no answer. Nothing was changed, unless the query itself was to change something.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// DataFusion refused the query, or a worker failed at it.
+    #[error(transparent)]
+    Query(#[from] DataFusionError),
+    /// The cluster could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
