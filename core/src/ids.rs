@@ -1,6 +1,7 @@
 //! Typed ids. A wrong id is a compile error, not a lookup that finds nothing.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,24 +54,58 @@ pub struct ClientId(pub u32);
 pub struct JobId(pub u32);
 
 /// A task: a dense index inside its job. The client numbers its own tasks, from 0 and without gaps.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// Where it names an output, it may name one part of it instead of all. Only a worker's inputs and stores know of parts:
+/// the scheduler deals in whole outputs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskId {
     /// The job that the task belongs to.
     pub job: JobId,
     /// The task's place in the job, dense from 0.
     pub index: u32,
+    /// 0 for the whole output, otherwise one more than the number of the part that is meant.
+    part: u32,
 }
 
 impl TaskId {
-    /// The task `index` of `job`.
+    /// The task `index` of `job`, and the whole of its output.
     pub const fn new(job: JobId, index: u32) -> TaskId {
-        TaskId { job, index }
+        TaskId { job, index, part: 0 }
+    }
+
+    /// Part `number` of this task's output. The last number of all names no part and gives the whole.
+    pub const fn part(self, number: u32) -> TaskId {
+        TaskId { part: number.wrapping_add(1), ..self }
+    }
+
+    /// The whole of the output that this is a part of.
+    pub const fn whole(self) -> TaskId {
+        TaskId { part: 0, ..self }
+    }
+
+    /// Whether this names a part of an output.
+    pub const fn is_part(self) -> bool {
+        self.part != 0
+    }
+
+    /// The number of the part that this names; `None` for a whole output.
+    pub const fn part_number(self) -> Option<u32> {
+        self.part.checked_sub(1)
+    }
+}
+
+impl Hash for TaskId {
+    /// As cheap as without parts, of which a table has few numbers, and mostly none.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.job.0);
+        state.write_u64(u64::from(self.part) << 32 | u64::from(self.index));
     }
 }
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.job.0, self.index)
+        write!(f, "{}.{}", self.job.0, self.index)?;
+        self.part_number().map_or(Ok(()), |number| write!(f, "/{number}"))
     }
 }
 
@@ -99,3 +134,22 @@ pub struct Term(pub u64);
 /// current one is late or doubled, and is ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attempt(pub u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_named_after_its_whole_and_is_another_key() {
+        let whole = TaskId::new(JobId(3), 7);
+        let part = whole.part(0);
+        assert_eq!(
+            (whole.to_string(), part.to_string(), whole.part(12).to_string()),
+            ("3.7".into(), "3.7/0".into(), "3.7/12".into())
+        );
+        assert_eq!((part.is_part(), part.part_number(), part.whole()), (true, Some(0), whole));
+        assert_eq!((whole.is_part(), whole.part_number(), whole.whole()), (false, None, whole));
+        assert!(part != whole && part != whole.part(1) && part.part(4) == whole.part(4));
+        assert_eq!(whole.part(u32::MAX), whole);
+    }
+}

@@ -39,7 +39,7 @@ use crate::wire::{FromClient, FromWorker, INLINE_RESULT_BYTES_MAX, KindInfo, PRO
 pub const MAGIC: [u8; 8] = *b"STARLREC";
 
 /// The version of what this module writes. Events are written as the wire has them, so [`PROTOCOL_VERSION`] counts too.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A block is closed once it has so many bytes: what a scheduler that is killed in the middle of a write loses.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -286,7 +286,9 @@ impl Encoder {
                 let tasks = tasks.iter().map(|task| places.place(*task)).collect();
                 Entry::Release { client: *client, tasks }
             }
-            Event::FromWorker { worker, message: FromWorker::Finished { task, attempt, nbytes, run_us, inline } } => {
+            Event::FromWorker { worker, message: FromWorker::Finished { task, attempt, nbytes, run_us, inline } }
+                if !task.is_part() =>
+            {
                 Entry::Finished {
                     worker: *worker,
                     job: task.job.0.wrapping_sub(self.first_job.0),
@@ -395,6 +397,12 @@ enum Place {
         job: u32,
         index: u32,
     },
+    /// What only a peer that errs names to a scheduler.
+    Part {
+        job: u32,
+        index: u32,
+        number: u32,
+    },
 }
 
 /// Writes and reads the tasks of one list.
@@ -408,7 +416,11 @@ impl Places {
         let place = if task == self.next {
             Place::Next
         } else {
-            Place::At { job: task.job.0.wrapping_sub(self.first_job.0), index: task.index }
+            let (job, index) = (task.job.0.wrapping_sub(self.first_job.0), task.index);
+            match task.part_number() {
+                None => Place::At { job, index },
+                Some(number) => Place::Part { job, index, number },
+            }
         };
         self.next = TaskId::new(task.job, task.index.wrapping_add(1));
         place
@@ -418,6 +430,9 @@ impl Places {
         let task = match place {
             Place::Next => self.next,
             Place::At { job, index } => TaskId::new(JobId(self.first_job.0.wrapping_add(*job)), *index),
+            Place::Part { job, index, number } => {
+                TaskId::new(JobId(self.first_job.0.wrapping_add(*job)), *index).part(*number)
+            }
         };
         self.next = TaskId::new(task.job, task.index.wrapping_add(1));
         task

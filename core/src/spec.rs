@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,11 +41,46 @@ pub struct TaskOptions {
     pub timeout_ms: u32,
     /// What the task needs of a worker; `None` for nothing.
     pub requirements: Option<Arc<Requirements>>,
+    /// Which part it takes of its inputs, if not all of each.
+    pub part: Option<PartOf>,
 }
 
 impl Default for TaskOptions {
     fn default() -> TaskOptions {
-        TaskOptions { priority: 0, retries: 0, wanted: true, timeout_ms: 0, requirements: None }
+        TaskOptions { priority: 0, retries: 0, wanted: true, timeout_ms: 0, requirements: None, part: None }
+    }
+}
+
+/// A task that takes one part of each of some inputs, whose outputs are in parts: one of those that share a shuffle. Where
+/// an input is not on the task's own worker, only this part of it is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PartOf {
+    /// The part that is taken, below `of`.
+    pub index: u32,
+    /// How many parts there are, all about equally large as far as the scheduler is concerned.
+    pub of: NonZeroU32,
+    /// The first input, by its place in [`TaskSpec::inputs`], that is taken in part; those before it are taken whole.
+    pub from: u32,
+}
+
+impl PartOf {
+    /// How many of an output's bytes a task takes that has it as the input at this place.
+    pub fn share(part: Option<PartOf>, at: usize, nbytes: u64) -> u64 {
+        match part {
+            Some(part) if at >= part.from as usize => nbytes.div_ceil(u64::from(part.of.get())),
+            _ => nbytes,
+        }
+    }
+
+    /// What is wrong with it for a task of so many inputs, for a person.
+    pub fn problem(self, inputs: usize) -> Option<String> {
+        if self.index >= self.of.get() {
+            let Self { index, of, .. } = self;
+            return Some(format!("part {index} of {of} does not exist: parts are numbered from 0"));
+        }
+        (self.from as usize > inputs).then(|| {
+            format!("parts are taken from input {} on, and there are {inputs}: name an input of the task", self.from)
+        })
     }
 }
 
@@ -103,6 +139,17 @@ impl fmt::Display for Amount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_has_a_share_of_what_is_taken_in_part() {
+        let part = PartOf { index: 7, of: NonZeroU32::new(8).unwrap(), from: 1 };
+        let shares = [0, 1, 2].map(|at| PartOf::share(Some(part), at, 81));
+        assert_eq!((shares, PartOf::share(None, 5, 81)), ([81, 11, 11], 81));
+        assert_eq!(size_of::<Option<PartOf>>(), 12);
+        assert_eq!((part.problem(1), part.problem(9)), (None, None));
+        assert!(part.problem(0).unwrap().contains("from input 1 on, and there are 0"));
+        assert!(PartOf { index: 8, ..part }.problem(1).unwrap().contains("part 8 of 8"));
+    }
 
     #[test]
     fn an_amount_is_read_as_it_is_written() {

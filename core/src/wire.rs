@@ -13,10 +13,10 @@ use crate::explain::Explanation;
 use crate::failure::TaskFailure;
 use crate::graph::GraphError;
 use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Term, WorkerId};
-use crate::spec::{Requirements, Resources, TaskSpec};
+use crate::spec::{PartOf, Requirements, Resources, TaskSpec};
 
 /// The version of every message in this module. Nodes of different versions refuse each other at admission.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The largest encoded result, in bytes, that rides in the completion instead of being fetched from its worker.
 pub const INLINE_RESULT_BYTES_MAX: usize = 16 * 1024;
@@ -333,6 +333,8 @@ pub struct Assignment {
     pub timeout_ms: u32,
     /// What it takes of the worker's resources.
     pub requirements: Option<Arc<Requirements>>,
+    /// Which part it takes of its inputs, if not all of each.
+    pub part: Option<PartOf>,
 }
 
 /// An input and where it was when the task was assigned. A location is a hint. A task may be sent ahead of its inputs:
@@ -341,7 +343,7 @@ pub struct Assignment {
 pub struct InputAt {
     /// The task whose output it is.
     pub task: TaskId,
-    /// Its size in bytes.
+    /// Its size in bytes; of an input that is taken in part, about that of the part.
     pub nbytes: u64,
     /// Who holds it.
     pub holders: SmallVec<[WorkerId; 2]>,

@@ -2,6 +2,10 @@
 //!
 //! A serde serializer that only counts. Of a sequence or map it measures the first [`SAMPLE`] elements and takes the
 //! rest to be like them: a partition of ten million records must not be walked through after every task.
+//!
+//! A `Serialize` that would have to encode in order to be counted may say its size instead: see [`is_counting`].
+
+use std::cell::Cell;
 
 use serde::ser::{self, Serialize};
 
@@ -11,13 +15,60 @@ const SAMPLE: u64 = 64;
 /// About the number of bytes of the postcard encoding of `value`. What cannot be encoded is refused, as far as it shows
 /// in the sample.
 pub fn estimate<T: Serialize + ?Sized>(value: &T) -> Result<u64, Refused> {
-    let mut counter = Counter { nbytes: 0 };
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            IS_COUNTING.set(self.0);
+        }
+    }
+    let _reset = Reset(IS_COUNTING.replace(true));
+    let mut counter = Counter { nbytes: 0, is_size: false };
     value.serialize(&mut counter)?;
     Ok(counter.nbytes)
 }
 
+thread_local! {
+    /// Whether this thread is in [`estimate`].
+    static IS_COUNTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is only counting bytes. Then a `Serialize` to which encoding is costly should give its size to
+/// [`count`] instead.
+///
+/// ```
+/// # use serde::{Serialize, Serializer};
+/// # use starling_runtime::size;
+/// # struct Table;
+/// # impl Table {
+/// #     fn memory_bytes(&self) -> u64 { 12 }
+/// #     fn encode(&self) -> Vec<u8> { unreachable!() }
+/// # }
+/// impl Serialize for Table {
+///     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+///         if size::is_counting() {
+///             return size::count(serializer, self.memory_bytes());
+///         }
+///         self.encode().serialize(serializer)
+///     }
+/// }
+/// assert_eq!(size::estimate(&(1_u8, Table)), Ok(13));
+/// ```
+pub fn is_counting() -> bool {
+    IS_COUNTING.get()
+}
+
+/// Counts so many bytes. Only for where [`is_counting`] says so: elsewhere it would be encoded as a number.
+pub fn count<S: ser::Serializer>(serializer: S, nbytes: u64) -> Result<S::Ok, S::Error> {
+    serializer.serialize_newtype_struct(SIZE, &nbytes)
+}
+
+/// The name of the newtype that holds a size.
+const SIZE: &str = "$starling::size";
+
 struct Counter {
     nbytes: u64,
+    /// Whether the next number is a size.
+    is_size: bool,
 }
 
 /// Why a value cannot be encoded.
@@ -93,11 +144,16 @@ impl<'a> ser::Serializer for &'a mut Counter {
         serialize_u8: u8,
         serialize_u16: u16,
         serialize_u32: u32,
-        serialize_u64: u64,
         serialize_u128: u128,
         serialize_f32: f32,
         serialize_f64: f64,
         serialize_char: char,
+    }
+
+    fn serialize_u64(self, v: u64) -> Result<(), Refused> {
+        let nbytes = if std::mem::take(&mut self.is_size) { v } else { size_of::<u64>() as u64 };
+        self.nbytes = self.nbytes.saturating_add(nbytes);
+        Ok(())
     }
 
     fn serialize_str(self, v: &str) -> Result<(), Refused> {
@@ -133,7 +189,8 @@ impl<'a> ser::Serializer for &'a mut Counter {
         Ok(())
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Refused> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<(), Refused> {
+        self.is_size = name == SIZE;
         value.serialize(self)
     }
 

@@ -149,6 +149,7 @@ impl Client {
             requirements: rng
                 .chance(self.plan.demanding)
                 .then(|| Arc::new(plan::some_requirements(self.plan.nodes, rng))),
+            part: None,
         };
         let payload = Payload { salt: rng.bits(), failures, is_small: rng.chance(50), nests };
         self.add_task(job, kind, payload, inputs, options)

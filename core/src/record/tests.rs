@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -5,6 +7,7 @@ use super::replay::Replay;
 use super::*;
 use crate::failure::{FailureCause, TaskFailure};
 use crate::scheduler::{Effects, TaskState};
+use crate::spec::PartOf;
 use crate::wire::{ResultAt, ToClient, ToWorker, WorkerInfo, WorkerStatus};
 
 /// What arguments and results are made of here, to be looked for where they must not be.
@@ -86,6 +89,7 @@ impl History {
             options: TaskOptions {
                 wanted: !choice.is_multiple_of(5),
                 retries: u16::from(choice % 3),
+                part: NonZeroU32::new(u32::from(choice % 4)).map(|of| PartOf { index: of.get() - 1, of, from: 0 }),
                 ..TaskOptions::default()
             },
         });

@@ -70,10 +70,10 @@ impl Scheduler {
             return None;
         }
         let mut bytes_elsewhere = 0_u64;
-        for input in &record.inputs {
-            match &job.get(*input)?.state {
+        for (input, share) in record.shares() {
+            match &job.get(input)?.state {
                 State::Memory { nbytes, holders } if !holders.contains(&slot) => {
-                    bytes_elsewhere = bytes_elsewhere.saturating_add(*nbytes);
+                    bytes_elsewhere = bytes_elsewhere.saturating_add(share(*nbytes));
                 }
                 State::Memory { .. } => {}
                 State::Processing { worker, phase: Phase::Sent | Phase::Begun | Phase::Ahead { .. }, .. }

@@ -116,12 +116,13 @@ impl Scheduler {
         let needs = &class.requirements.resources;
         let eligible = class.eligible();
         let mut there: SmallVec<[(Slot, u64); 8]> = SmallVec::new();
-        for input in record.inputs.iter().take(LOOKED_AT_MAX) {
-            let Some(State::Memory { nbytes, holders }) = job.get(*input).map(|record| &record.state) else { continue };
+        for (input, share) in record.shares().take(LOOKED_AT_MAX) {
+            let Some(State::Memory { nbytes, holders }) = job.get(input).map(|record| &record.state) else { continue };
+            let bytes = share(*nbytes);
             for holder in holders.iter().take(LOOKED_AT_MAX) {
                 match there.iter().position(|entry| entry.0 == *holder) {
-                    Some(at) => there[at].1 = there[at].1.saturating_add(*nbytes),
-                    None if there.len() < LOOKED_AT_MAX => there.push((*holder, *nbytes)),
+                    Some(at) => there[at].1 = there[at].1.saturating_add(bytes),
+                    None if there.len() < LOOKED_AT_MAX => there.push((*holder, bytes)),
                     None => {}
                 }
             }
@@ -194,10 +195,10 @@ impl Scheduler {
         }
         let mut candidates: SmallVec<[Slot; 8]> = SmallVec::new();
         let mut total: u64 = 0;
-        for input in &record.inputs {
-            let Some(State::Memory { nbytes, holders }) = job.get(*input).map(|record| &record.state) else { continue };
+        for (input, share) in record.shares() {
+            let Some(State::Memory { nbytes, holders }) = job.get(input).map(|record| &record.state) else { continue };
             // An empty output counts too, so that its holder is a candidate.
-            let bytes = (*nbytes).max(1);
+            let bytes = share(*nbytes).max(1);
             total = total.saturating_add(bytes);
             for slot in holders {
                 let Some(at) = self.bytes_at.get_mut(slot.0 as usize) else { continue };
@@ -319,17 +320,16 @@ impl Scheduler {
         let Some(record) = job.get(task.index) else { return };
         let Some(worker_id) = self.pool.get(slot).map(|worker| worker.id) else { return };
         let inputs = record
-            .inputs
-            .iter()
-            .map(|input| match job.get(*input).map(|record| &record.state) {
+            .shares()
+            .map(|(input, share)| match job.get(input).map(|record| &record.state) {
                 Some(State::Memory { nbytes, holders }) => InputAt {
-                    task: TaskId::new(task.job, *input),
-                    nbytes: *nbytes,
+                    task: TaskId::new(task.job, input),
+                    nbytes: share(*nbytes),
                     holders: holders.iter().filter_map(|slot| self.pool.get(*slot).map(|worker| worker.id)).collect(),
                 },
                 // Computed by the receiver itself, which was told of it before.
                 _ => InputAt {
-                    task: TaskId::new(task.job, *input),
+                    task: TaskId::new(task.job, input),
                     nbytes: 0,
                     holders: [worker_id].into_iter().collect(),
                 },
@@ -349,6 +349,7 @@ impl Scheduler {
             may_be_told_late: !record.leads,
             timeout_ms: record.timeout_ms,
             requirements: class.map(|class| Arc::clone(&class.requirements)),
+            part: record.part,
         };
         if let Some((class, worker)) = class.zip(self.pool.get_mut(slot)) {
             worker.take_resources(&class.requirements.resources);

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::failure::TaskFailure;
 use crate::ids::{Attempt, ClientId, JobId, TaskId};
+use crate::spec::PartOf;
 use crate::wire::Priority;
 
 use super::classes::ClassId;
@@ -119,6 +120,8 @@ pub(super) struct Record {
     pub(super) class: ClassId,
     /// How long one try may run, in milliseconds; 0 for no limit.
     pub(super) timeout_ms: u32,
+    /// Which part it takes of its inputs.
+    pub(super) part: Option<PartOf>,
     /// The last attempt that was assigned; 0 if none was.
     pub(super) attempt: Attempt,
     pub(super) retries_left: u16,
@@ -136,6 +139,12 @@ impl Record {
     /// Whether somebody needs the output, now or as soon as it is there.
     pub(super) fn is_needed(&self) -> bool {
         self.wanted || self.waiters > 0
+    }
+
+    /// The inputs, each with how many of its bytes the task takes if it is of so many.
+    pub(super) fn shares(&self) -> impl Iterator<Item = (u32, impl Fn(u64) -> u64)> {
+        let part = self.part;
+        self.inputs.iter().enumerate().map(move |(at, input)| (*input, move |nbytes| PartOf::share(part, at, nbytes)))
     }
 
     pub(super) fn is_scattered(&self) -> bool {
@@ -293,11 +302,18 @@ impl Jobs {
         self.jobs.get_mut(place)?.as_deref_mut()
     }
 
+    /// `None` for a part of an output, which only a peer that errs can name here.
     pub(super) fn get(&self, task: TaskId) -> Option<&Record> {
+        if task.is_part() {
+            return None;
+        }
         self.job(task.job)?.get(task.index)
     }
 
     pub(super) fn get_mut(&mut self, task: TaskId) -> Option<&mut Record> {
+        if task.is_part() {
+            return None;
+        }
         self.job_mut(task.job)?.get_mut(task.index)
     }
 

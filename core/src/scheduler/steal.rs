@@ -122,8 +122,8 @@ impl Scheduler {
     fn fetch_us(&self, task: TaskId, slot: Slot) -> u64 {
         let Some(job) = self.jobs.job(task.job) else { return 0 };
         let Some(record) = job.get(task.index) else { return 0 };
-        let missing = record.inputs.iter().map(|input| match job.get(*input).map(|record| &record.state) {
-            Some(State::Memory { nbytes, holders }) if !holders.contains(&slot) => (*nbytes).max(1),
+        let missing = record.shares().map(|(input, share)| match job.get(input).map(|record| &record.state) {
+            Some(State::Memory { nbytes, holders }) if !holders.contains(&slot) => share(*nbytes).max(1),
             _ => 0,
         });
         match missing.fold(0_u64, u64::saturating_add) {

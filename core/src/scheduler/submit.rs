@@ -204,6 +204,9 @@ impl Scheduler {
                 let bad_options = |problem| SubmitError::BadOptions { task: spec.task, problem };
                 classes::check(requirements).map_err(bad_options)?;
             }
+            if let Some(problem) = spec.options.part.and_then(|part| part.problem(spec.inputs.len())) {
+                return Err(SubmitError::BadOptions { task: spec.task, problem });
+            }
             let kind = match last {
                 Some((kind, at)) if kind == spec.kind => Some(at),
                 _ => self.kinds.find(spec.kind),
@@ -295,6 +298,7 @@ impl Scheduler {
             kind,
             class,
             timeout_ms: spec.options.timeout_ms,
+            part: spec.options.part,
             attempt: Attempt(0),
             retries_left: spec.options.retries,
             workers_lost: 0,
@@ -353,6 +357,7 @@ impl Scheduler {
                 kind: KIND_SCATTERED,
                 class: ClassId::ANY,
                 timeout_ms: 0,
+                part: None,
                 attempt: Attempt(0),
                 retries_left: 0,
                 workers_lost: 0,
@@ -372,7 +377,7 @@ impl Scheduler {
 
 /// Whether a task continues its job and names only tasks that are there before it.
 fn check_place(job: &Job, job_id: JobId, due: u64, spec: &TaskSpec) -> Result<(), SubmitError> {
-    if spec.task.job != job_id {
+    if spec.task.job != job_id || spec.task.is_part() {
         return Err(SubmitError::UnknownJob(spec.task.job));
     }
     let index = spec.task.index;

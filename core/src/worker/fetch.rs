@@ -34,7 +34,11 @@ pub(super) struct Batch {
 impl Worker {
     pub(super) fn on_peer(&mut self, worker: WorkerId, node: NodeId) {
         // The scheduler also tells a worker of itself. It never asks itself for anything.
-        if node == self.config.node || self.peers.contains_key(&worker) {
+        if node == self.config.node {
+            self.own_id = Some(worker);
+            return;
+        }
+        if self.peers.contains_key(&worker) {
             return;
         }
         self.peers.insert(worker, Peer { node, wanted: BinaryHeap::new(), listed: None });
@@ -201,8 +205,8 @@ impl Worker {
             // The completion will tell the scheduler.
             Some((_, AssignedState::Executing)) => self.take_in(task, nbytes, !is_needed, effects),
             None => {
-                self.take_in(task, nbytes, !is_needed, effects);
-                if is_needed && !was_here && !is_told {
+                self.take_in(task, nbytes, !is_needed || task.is_part(), effects);
+                if is_needed && !was_here && !is_told && !task.is_part() {
                     effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
                 }
             }

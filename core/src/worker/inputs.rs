@@ -11,13 +11,13 @@ use super::{AssignedState, Effect, Worker};
 /// A list of waiting assignments is searched for dropped ones only when it is longer than this.
 const WAITING_COMPACTED_MIN: usize = 16;
 
-/// An output in the store.
+/// An output, or a part of one, in the store.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) nbytes: u64,
     /// How many input edges of assignments, cancelled ones on a thread included, lead here.
     pub(super) users: u32,
-    /// Whether it goes as soon as nothing needs or writes it.
+    /// Whether it goes as soon as nothing needs or writes it. Every part does.
     pub(super) is_doomed: bool,
 }
 
@@ -218,7 +218,7 @@ impl Worker {
             effects.push(Effect::ToScheduler(FromWorker::InputsMissing {
                 task,
                 attempt,
-                missing: vec![(input, missing.tried.clone())],
+                missing: vec![(input.whole(), missing.tried.clone())],
             }));
         }
     }

@@ -20,11 +20,13 @@ impl Worker {
             }
         }
         for (task, held) in &self.memory {
+            assert!(held.is_doomed || !task.is_part(), "the part {task} would stay");
             assert_eq!(held.users, users.remove(task).unwrap_or(0), "{task}: users of what is here");
             let is_kept = !held.is_doomed || held.users > 0 || self.may_be_written(*task);
             assert!(is_kept, "{task} should have been freed");
         }
         for (task, missing) in &self.missing {
+            assert!(!missing.is_acquired || !task.is_part(), "the part {task} is to be a copy");
             assert_eq!(missing.users, users.remove(task).unwrap_or(0), "{task}: users of what is awaited");
             self.check_missing(*task);
         }

@@ -25,6 +25,10 @@
 //! is gone when it comes is dropped without a word; what the scheduler itself wanted to be copied here
 //! ([`ToWorker::Acquire`]) stays, and is answered for, whoever else waits for it.
 //!
+//! **Parts.** A task may take one part of an input, and then only this part is fetched, under its own key, unless the whole
+//! is here, is assigned here or is said to be here. The scheduler never hears of parts: a fetched one is no copy of the
+//! output, and goes with the last assignment that needs it; what cannot be had is told as the whole.
+//!
 //! **Slots.** A task that is handed out takes a slot until it has ended, except while it waits inside and says so. One that
 //! was cancelled has its slot, and what it takes of the worker's resources, until its thread is done with it. One that ran
 //! out of time has neither, because its thread may never be.
@@ -213,7 +217,8 @@ pub struct Execution {
     pub kind: KindId,
     /// The encoded arguments.
     pub payload: Bytes,
-    /// The outputs that are arguments, as the payload refers to them.
+    /// The outputs that are arguments, as the payload refers to them: each as it is in the store, the whole of it or the part
+    /// that is taken.
     pub inputs: SmallVec<[TaskId; 3]>,
     /// Whether a small result shall be encoded as well.
     pub inline_result: bool,
@@ -268,6 +273,8 @@ enum AssignedState {
 #[derive(Debug)]
 pub struct Worker {
     config: Config,
+    /// Under which id this worker is known to the scheduler, once it has said so.
+    own_id: Option<WorkerId>,
     /// The other workers.
     peers: BTreeMap<WorkerId, Peer>,
     /// The fetches under way, at most one from a worker.
@@ -275,7 +282,7 @@ pub struct Worker {
     /// The peers that something could be asked of now, each with the priority of the first such thing.
     askable: BTreeSet<(Priority, WorkerId)>,
     assignments: FixedMap<TaskId, Assigned>,
-    /// The outputs in the store.
+    /// The outputs, and parts of outputs, in the store.
     memory: FixedMap<TaskId, Held>,
     /// The outputs that assignments wait for, and those in flight.
     missing: FixedMap<TaskId, Missing>,
@@ -308,6 +315,7 @@ impl Worker {
         let config = Config { nthreads: config.nthreads.max(1), fetches_max: config.fetches_max.max(1), ..config };
         Worker {
             config,
+            own_id: None,
             peers: BTreeMap::new(),
             batches: BTreeMap::new(),
             askable: BTreeSet::new(),
@@ -394,14 +402,20 @@ impl Worker {
         self.batches.len()
     }
 
-    /// The outputs in the store, in order, with their sizes in bytes.
+    /// The whole outputs in the store, in order, with their sizes in bytes.
     pub fn has_what(&self) -> Vec<(TaskId, u64)> {
-        let mut held: Vec<_> = self.memory.iter().map(|(task, held)| (*task, held.nbytes)).collect();
+        let wholes = self.memory.iter().filter(|entry| !entry.0.is_part());
+        let mut held: Vec<_> = wholes.map(|(task, held)| (*task, held.nbytes)).collect();
         held.sort_unstable();
         held
     }
 
-    /// Whether an output is in the store.
+    /// How many parts of outputs are in the store.
+    pub fn parts_len(&self) -> usize {
+        self.memory.keys().filter(|task| task.is_part()).count()
+    }
+
+    /// Whether an output, or a part of one, is in the store.
     pub fn holds(&self, task: TaskId) -> bool {
         self.memory.contains_key(&task)
     }
@@ -409,7 +423,10 @@ impl Worker {
     /// Whether a client may put a value into the store under this id. While something stale may still write there, or
     /// a task of that id is assigned here, the put has to be refused.
     pub fn accepts(&self, task: TaskId) -> bool {
-        !self.stale.contains_key(&task) && !self.assignments.contains_key(&task) && !self.running.contains_key(&task)
+        !task.is_part()
+            && !self.stale.contains_key(&task)
+            && !self.assignments.contains_key(&task)
+            && !self.running.contains_key(&task)
     }
 
     /// A value that was put although it had to be refused is not counted, and so in effect lost.
@@ -421,10 +438,9 @@ impl Worker {
 
     /// The link to the scheduler is lost: nothing that was asked for is wanted, and nobody knows what is here.
     fn on_scheduler_lost(&mut self, effects: &mut Vec<Effect>) {
-        for (task, _) in self.has_what() {
-            effects.push(Effect::Free { task });
-        }
-        self.memory.clear();
+        let mut held: Vec<TaskId> = self.memory.drain().map(|(task, _)| task).collect();
+        held.sort_unstable();
+        effects.extend(held.into_iter().map(|task| Effect::Free { task }));
         for batch in self.batches.values_mut().filter(|batch| !batch.is_stale) {
             batch.is_stale = true;
             for task in &batch.tasks {
@@ -444,6 +460,7 @@ impl Worker {
         self.status.forget_told();
         self.peers.clear();
         self.askable.clear();
+        self.own_id = None;
     }
 
     /// A stale fetch or execution of this task has ended; what it left in the store is seen to.

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::ids::{Attempt, TaskId};
+use crate::spec::PartOf;
 use crate::wire::{Assignment, FromWorker, InputAt, Priority, ToWorker};
 
 use super::{Assigned, AssignedState, Effect, Worker};
@@ -15,11 +16,15 @@ impl Worker {
         match message {
             ToWorker::Worker { worker, node } => self.on_peer(worker, node),
             ToWorker::WorkerGone { worker } => self.on_peer_gone(worker, effects),
+            ToWorker::Compute(assignment) if names_parts(&assignment) => {}
             ToWorker::Compute(assignment) => self.on_compute(assignment, effects),
             ToWorker::Cancel { task, attempt } => self.on_cancel(task, attempt, effects),
             ToWorker::Free { task } => self.on_free(task, effects),
             ToWorker::Steal { task, attempt } => self.on_steal(task, attempt, effects),
-            ToWorker::Acquire { inputs } => inputs.into_iter().for_each(|input| self.on_acquire(&input, effects)),
+            ToWorker::Acquire { inputs } => {
+                let wholes = inputs.iter().filter(|input| !input.task.is_part());
+                wholes.for_each(|input| self.on_acquire(input, effects));
+            }
             ToWorker::Leave => effects.push(Effect::Leave),
         }
     }
@@ -66,9 +71,11 @@ impl Worker {
             self.tell_if_suspended(task, effects);
             return;
         }
-        assigned.inputs = assignment.inputs.iter().map(|input| input.task).collect();
+        let mut inputs = assignment.inputs;
+        self.name_parts(assignment.part, &mut inputs);
+        assigned.inputs = inputs.iter().map(|input| input.task).collect();
         let mut missing = u32::from(self.stale.contains_key(&task));
-        for input in &assignment.inputs {
+        for input in &inputs {
             if let Some(held) = self.memory.get_mut(&input.task) {
                 held.users += 1;
             } else {
@@ -82,8 +89,21 @@ impl Worker {
         if is_ready {
             self.make_ready(task);
         }
-        for input in assignment.inputs {
+        for input in inputs {
             self.give_up_if_nowhere(input.task, effects);
+        }
+    }
+
+    /// Of the inputs that are taken in part, names the part where the whole is neither here nor on its way here.
+    fn name_parts(&self, part: Option<PartOf>, inputs: &mut [InputAt]) {
+        let Some(part) = part else { return };
+        for input in inputs.iter_mut().skip(part.from as usize) {
+            let is_here = self.memory.contains_key(&input.task)
+                || self.assignments.contains_key(&input.task)
+                || self.own_id.is_some_and(|own| input.holders.contains(&own));
+            if !is_here {
+                input.task = input.task.part(part.index);
+            }
         }
     }
 
@@ -161,4 +181,9 @@ impl Worker {
             self.release_inputs(&assigned.inputs, effects);
         }
     }
+}
+
+/// Whether an assignment speaks of parts as if they were tasks, which no scheduler does.
+fn names_parts(assignment: &Assignment) -> bool {
+    assignment.task.is_part() || assignment.inputs.iter().any(|input| input.task.is_part())
 }

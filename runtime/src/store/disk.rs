@@ -3,8 +3,10 @@
 //! A block is an encoded value as it streams out of its encoder, so that writing needs no second copy of it:
 //!
 //! ```text
-//! head | buffers | lengths of head and buffers (postcard) | length of those, u32 | CRC-32 of all before, u32
+//! head | buffers | length and CRC-32 of head and each buffer (postcard) | length of those, u32 | CRC-32 of these two, u32
 //! ```
+//!
+//! So a part of a value in parts is read, and checked, without the others.
 //!
 //! A large value has a file to itself, small ones share one. A file goes when the last of its values is dropped from
 //! disk; until then the dead bytes in it, 1 MiB at most, count as used. Nothing is read after a restart, so nothing is
@@ -21,6 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use crc32fast::Hasher;
 
+use crate::parts::Layout;
 use crate::value::{CodecError, Encoded, Value};
 
 /// Bytes that are checked, written or read at a time.
@@ -276,7 +279,7 @@ pub(super) struct Writer {
     target: SpillFile,
     /// Not written yet.
     gathered: Vec<u8>,
-    /// Of the block that is being written.
+    /// Of what is being written, since the last piece of a block.
     crc: Hasher,
     /// What first went wrong while an encoder was writing, which can only say that something did.
     error: Option<io::Error>,
@@ -284,6 +287,9 @@ pub(super) struct Writer {
 
 /// A block in a file that is not finished: offset and length.
 pub(super) type Place = (u64, u64);
+
+/// A head or a buffer: its length and its checksum.
+type Piece = (u64, u32);
 
 impl Writer {
     /// How many bytes there are, written or gathered.
@@ -328,16 +334,21 @@ impl Writer {
                 encoded.buffers.clone()
             }
         };
-        let mut lengths = vec![self.nbytes() - start];
+        let mut pieces: Vec<Piece> = vec![(self.nbytes() - start, self.take_sum())];
         for buffer in &buffers {
-            lengths.push(buffer.len() as u64);
             self.add(buffer)?;
+            pieces.push((buffer.len() as u64, self.take_sum()));
         }
-        let lengths = postcard::to_stdvec(&lengths).map_err(io::Error::other)?;
-        self.add(&lengths)?;
-        self.add(&(lengths.len() as u32).to_le_bytes())?;
-        let sum = self.crc.clone().finalize();
+        let pieces = postcard::to_stdvec(&pieces).map_err(io::Error::other)?;
+        self.add(&pieces)?;
+        self.add(&(pieces.len() as u32).to_le_bytes())?;
+        let sum = self.take_sum();
         Ok(self.add(&sum.to_le_bytes())?)
+    }
+
+    /// The checksum of what was written since the last call.
+    fn take_sum(&mut self) -> u32 {
+        std::mem::take(&mut self.crc).finalize()
     }
 
     /// Takes away what follows the first `nbytes`.
@@ -411,40 +422,71 @@ impl OnDisk {
 
     /// Reads the value, and checks it.
     pub(super) fn read(&self) -> Result<Encoded, ReadError> {
+        let block = self.open()?;
+        let mut pieces = (0..block.pieces.len()).map(|number| block.read(number));
+        let head = pieces.next().ok_or(ReadError::Damaged)??;
+        Ok(Encoded { head, buffers: pieces.collect::<Result<_, _>>()? })
+    }
+
+    /// Reads a value in parts, of which only this part is there, and checks what it reads. What is not in parts is read as
+    /// it is.
+    pub(super) fn read_part(&self, number: u32) -> Result<Encoded, ReadError> {
+        let block = self.open()?;
+        let Some(layout) = Layout::of(&block.read(0)?) else { return self.read() };
+        let buffers = layout.buffers_of(number).into_iter().map(|buffer| block.read(buffer as usize + 1));
+        layout.only(number, buffers.collect::<Result<_, _>>()?).map_err(|_| ReadError::Damaged)
+    }
+
+    fn open(&self) -> Result<Block, ReadError> {
         let file = File::open(self.path())?;
         let mut tail = [0; TAIL_BYTES as usize];
         let tail_at = self.length.checked_sub(TAIL_BYTES).ok_or(ReadError::Damaged)?;
         file.read_exact_at(&mut tail, self.offset + tail_at)?;
         let [a, b, c, d, sum @ ..] = tail;
-        let lengths_nbytes = u64::from(u32::from_le_bytes([a, b, c, d]));
-        let parts_nbytes = tail_at.checked_sub(lengths_nbytes).ok_or(ReadError::Damaged)?;
-        let mut encoded_lengths = vec![0; lengths_nbytes as usize];
-        file.read_exact_at(&mut encoded_lengths, self.offset + parts_nbytes)?;
-        let lengths: Vec<u64> = postcard::from_bytes(&encoded_lengths).map_err(|_| ReadError::Damaged)?;
-        let sum_of_lengths = lengths.iter().try_fold(0_u64, |sum, &length| sum.checked_add(length));
-        if sum_of_lengths != Some(parts_nbytes) {
-            return Err(ReadError::Damaged);
-        }
+        let table_nbytes = u64::from(u32::from_le_bytes([a, b, c, d]));
+        let pieces_nbytes = tail_at.checked_sub(table_nbytes).ok_or(ReadError::Damaged)?;
+        let mut table = vec![0; table_nbytes as usize];
+        file.read_exact_at(&mut table, self.offset + pieces_nbytes)?;
         let mut crc = Hasher::new();
-        let mut at = self.offset;
-        let mut parts = Vec::with_capacity(lengths.len());
-        for length in lengths {
-            let mut part = vec![0; length as usize];
-            for chunk in part.chunks_mut(CHUNK_BYTES) {
-                file.read_exact_at(chunk, at)?;
-                // Checked just after it is read, while it is in the cache.
-                crc.update(chunk);
-                at += chunk.len() as u64;
-            }
-            parts.push(Bytes::from(part));
-        }
-        crc.update(&encoded_lengths);
+        crc.update(&table);
         crc.update(&tail[..4]);
-        if crc.finalize() != u32::from_le_bytes(sum) || parts.is_empty() {
+        if crc.finalize() != u32::from_le_bytes(sum) {
             return Err(ReadError::Damaged);
         }
-        let buffers = parts.split_off(1);
-        Ok(Encoded { head: parts.pop().unwrap_or_default(), buffers })
+        let table: Vec<Piece> = postcard::from_bytes(&table).map_err(|_| ReadError::Damaged)?;
+        let mut at = self.offset;
+        let mut pieces = Vec::with_capacity(table.len());
+        for (length, sum) in table {
+            pieces.push((at, length, sum));
+            at = at.checked_add(length).ok_or(ReadError::Damaged)?;
+        }
+        if at != self.offset + pieces_nbytes {
+            return Err(ReadError::Damaged);
+        }
+        Ok(Block { file, pieces })
+    }
+}
+
+/// A block that is being read.
+struct Block {
+    file: File,
+    /// Of the head and each buffer, where it is, its length and its checksum.
+    pieces: Vec<(u64, u64, u32)>,
+}
+
+impl Block {
+    /// The head, or the buffer of one less than this number.
+    fn read(&self, number: usize) -> Result<Bytes, ReadError> {
+        let &(mut at, length, sum) = self.pieces.get(number).ok_or(ReadError::Damaged)?;
+        let mut crc = Hasher::new();
+        let mut piece = vec![0; length as usize];
+        for chunk in piece.chunks_mut(CHUNK_BYTES) {
+            self.file.read_exact_at(chunk, at)?;
+            // Checked just after it is read, while it is in the cache.
+            crc.update(chunk);
+            at += chunk.len() as u64;
+        }
+        if crc.finalize() == sum { Ok(piece.into()) } else { Err(ReadError::Damaged) }
     }
 }
 

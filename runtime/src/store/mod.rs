@@ -44,6 +44,7 @@ pub(crate) use self::config::Thresholds;
 pub use self::config::{MemoryConfig, MemoryConfigError};
 use self::disk::{Disk, OnDisk, ReadError, WriteError};
 use self::spill::{SPILL_BYTES_MIN, Spill};
+use crate::parts::encode_part;
 use crate::value::{CodecError, Encoded, Value};
 
 /// A node's values by task. Shared between the executor's threads, the mesh and the worker actor.
@@ -321,19 +322,30 @@ impl Store {
         Ok(Some(value))
     }
 
-    /// The output of `task`, encoded, for another node: what is on disk stays there. `None` if it is not held.
+    /// The output of `task`, encoded, for another node: what is on disk stays there. A part that is not held is cut out of
+    /// the whole, and of no other part anything is read or encoded; an output that is not in parts is given as it is.
+    /// `None` if it is not held.
     pub fn get_encoded(&self, task: TaskId) -> Result<Option<Encoded>, StoreError> {
-        let in_memory = {
-            let Some(held) = self.values.get(&task) else { return Ok(None) };
-            match (&held.memory, &held.disk) {
-                (Some(value), _) => Ok(value.clone()),
-                (None, Some(place)) => Err((**place).clone()),
-                (None, None) => return Ok(None),
-            }
+        let Some((found, number)) = self.find(task) else { return Ok(None) };
+        let encoded = match (found, number) {
+            (Ok(value), None) => value.encode()?,
+            (Ok(value), Some(number)) => encode_part(&value, number)?,
+            (Err(place), None) => read(task, &place)?,
+            (Err(place), Some(number)) => place.read_part(number).map_err(|error| unreadable(task, &place, error))?,
         };
-        match in_memory {
-            Ok(value) => Ok(Some(value.encode()?)),
-            Err(place) => read(task, &place).map(Some),
+        Ok(Some(encoded))
+    }
+
+    /// The output in memory or its place on disk, and the number of the part that has to be cut out of it, if one has to.
+    fn find(&self, task: TaskId) -> Option<(Result<Value, OnDisk>, Option<u32>)> {
+        let (held, number) = match self.values.get(&task) {
+            Some(held) => (held, None),
+            None => (self.values.get(&task.whole()).filter(|_| task.is_part())?, task.part_number()),
+        };
+        match (&held.memory, &held.disk) {
+            (Some(value), _) => Some((Ok(value.clone()), number)),
+            (None, Some(place)) => Some((Err((**place).clone()), number)),
+            (None, None) => None,
         }
     }
 
@@ -551,8 +563,12 @@ impl Drop for Admitted {
 }
 
 fn read(task: TaskId, place: &OnDisk) -> Result<Encoded, StoreError> {
-    place.read().map_err(|error| match error {
+    place.read().map_err(|error| unreadable(task, place, error))
+}
+
+fn unreadable(task: TaskId, place: &OnDisk, error: ReadError) -> StoreError {
+    match error {
         ReadError::Disk(source) => StoreError::Unreadable { task, path: place.path(), source: Arc::new(source) },
         ReadError::Damaged => StoreError::Damaged { task, path: place.path() },
-    })
+    }
 }

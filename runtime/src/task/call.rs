@@ -2,11 +2,12 @@
 
 use std::error::Error;
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use starling_core::failure::FailureCause;
-use starling_core::spec::{Amount, NAME_BYTES_MAX, REQUIREMENTS_MAX, Requirements, TaskOptions};
+use starling_core::spec::{Amount, NAME_BYTES_MAX, PartOf, REQUIREMENTS_MAX, Requirements, TaskOptions};
 
 use super::TaskDef;
 use super::args::{Arg, ArgList, Input, IntoArg};
@@ -97,6 +98,28 @@ impl<R> Call<R> {
         self
     }
 
+    /// Of the inputs from number `from` on, the task takes only part `index` of `of`: where such an input is not on the
+    /// task's own worker, no more than this part of it is fetched. Inputs are the futures among the arguments, those in lists
+    /// included, numbered from 0 in their order. They should be [`Parts`](crate::parts::Parts) of `of` parts each, about
+    /// equally large: the task gets `Parts` of which at least that part is there. An output that is not in parts is taken
+    /// whole.
+    ///
+    /// ```
+    /// # use starling_runtime::task::Call;
+    /// # fn merged(merge: impl Fn(usize) -> Call<u64>) -> Vec<Call<u64>> {
+    /// (0..8).map(|index| merge(index).part(index, 8, 0)).collect()
+    /// # }
+    /// ```
+    pub fn part(mut self, index: usize, of: usize, from: usize) -> Call<R> {
+        let number = |number: usize| u32::try_from(number).ok();
+        let of_parts = number(of).and_then(NonZeroU32::new);
+        match (number(index).filter(|_| index < of), of_parts, number(from)) {
+            (Some(index), Some(of), Some(from)) => self.options.part = Some(PartOf { index, of, from }),
+            _ => self.refuse(format!("part {index} of {of} does not exist: parts are numbered from 0")),
+        }
+        self
+    }
+
     /// What the task takes of an abstract resource while it runs: it runs only on workers that were started with
     /// `--resources` of that name, and no more such tasks at once than these have. Amounts have at most three decimals.
     ///
@@ -162,7 +185,8 @@ impl<R> Call<R> {
         let too_many = |what: &str, count: usize| {
             (count > REQUIREMENTS_MAX).then(|| format!("{count} {what} are too many: name at most {REQUIREMENTS_MAX}"))
         };
-        let problem = self.problem.or(too_many("resources", counts.0)).or(too_many("workers", counts.1));
+        let no_part = self.options.part.and_then(|part| part.problem(self.args.inputs.len()));
+        let problem = self.problem.or(too_many("resources", counts.0)).or(too_many("workers", counts.1)).or(no_part);
         if let Some(problem) = problem {
             return Err(ClientError::BadOptions { name, problem });
         }
@@ -275,6 +299,7 @@ mod tests {
             wanted: true,
             timeout_ms: 2,
             requirements: Some(Arc::new(requirements)),
+            part: None,
         };
         assert_eq!((parts.options, parts.has_priority), (expected, false));
     }

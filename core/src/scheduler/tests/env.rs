@@ -199,6 +199,12 @@ impl Env {
         workers.chain(clients).collect()
     }
 
+    /// What was said to workers since the last call.
+    pub(super) fn take_to_workers(&mut self) -> Vec<ToWorker> {
+        let effects = std::mem::take(&mut self.effects);
+        effects.to_workers.iter().map(|(_, message)| round_trip(message)).collect()
+    }
+
     #[track_caller]
     pub(super) fn expect(&mut self, lines: &[&str]) {
         assert_eq!(self.take(), lines);
@@ -212,7 +218,7 @@ impl Env {
 }
 
 fn show(task: TaskId) -> String {
-    if task.job == JobId(0) { task.index.to_string() } else { task.to_string() }
+    task.to_string().trim_start_matches("0.").to_owned()
 }
 
 fn show_ids(ids: impl IntoIterator<Item = WorkerId>) -> String {

@@ -8,6 +8,7 @@ mod faults;
 mod fuzz;
 mod lifetime;
 mod moving;
+mod parts;
 mod placing;
 mod queue;
 mod requirements;

@@ -1,6 +1,8 @@
 //! A worker with its scheduler, store and threads played by the test, and effects as short lines of text: `> ...` is
 //! said to the scheduler, `run 2#1 (0 1)` begins task 2 under attempt 1 with the inputs 0 and 1. Tasks are of job 0.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::failure::FailureCause;
 use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Time, WorkerId};
-use crate::spec::{Amount, Requirements, Resources};
+use crate::spec::{Amount, PartOf, Requirements, Resources};
 use crate::wire::{Assignment, FromWorker, InputAt, Priority, ToWorker, WorkerStatus};
 use crate::worker::{Config, Effect, Event, Execution, Outcome, Worker};
 
@@ -46,7 +48,12 @@ pub(super) fn assignment(index: u32, inputs: &[(u32, &[u32])]) -> Assignment {
         may_be_told_late: false,
         timeout_ms: 0,
         requirements: None,
+        part: None,
     }
+}
+
+pub(super) fn part_of_8(index: u32, from: u32) -> PartOf {
+    PartOf { index, of: NonZeroU32::new(8).unwrap(), from }
 }
 
 /// So many whole ones of a resource.
@@ -106,6 +113,11 @@ impl Env {
 
     pub(super) fn compute(&mut self, index: u32, inputs: &[(u32, &[u32])]) {
         self.assign(assignment(index, inputs));
+    }
+
+    /// It takes part `part` of 8 of the inputs from number `from` on.
+    pub(super) fn compute_part(&mut self, index: u32, part: u32, from: u32, inputs: &[(u32, &[u32])]) {
+        self.assign(Assignment { part: Some(part_of_8(part, from)), ..assignment(index, inputs) });
     }
 
     pub(super) fn compute_again(&mut self, index: u32, attempt: u32, inputs: &[(u32, &[u32])]) {
@@ -182,6 +194,12 @@ impl Env {
         self.event(Event::Fetched { from: WorkerId(from), outcome });
     }
 
+    /// The peer gives parts: of which output, which part, of which size.
+    pub(super) fn fetched_parts(&mut self, from: u32, outcome: &[(u32, u32, Option<u64>)]) {
+        let outcome = outcome.iter().map(|(index, part, nbytes)| (task(*index).part(*part), *nbytes)).collect();
+        self.event(Event::Fetched { from: WorkerId(from), outcome });
+    }
+
     pub(super) fn executed(&mut self, index: u32, attempt: u32) {
         let outcome = Outcome::Stored { nbytes: 10, inline: Some(Bytes::from_static(b"small")) };
         self.event(Event::Executed { task: task(index), attempt: Attempt(attempt), run_us: 7, outcome });
@@ -223,6 +241,15 @@ impl Env {
     }
 }
 
+/// `3`, or `3/1` for a part of its output.
+fn show(task: &TaskId) -> String {
+    task.to_string().trim_start_matches("0.").to_owned()
+}
+
+fn show_tasks(tasks: &[TaskId]) -> String {
+    tasks.iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
 fn show_ids<T>(ids: &[T], show: impl Fn(&T) -> u32) -> String {
     ids.iter().map(|id| show(id).to_string()).collect::<Vec<_>>().join(" ")
 }
@@ -233,14 +260,14 @@ fn describe(effect: &Effect) -> String {
         Effect::ToSchedulerSoon(message) => format!(">> {}", describe_message(&round_trip(message))),
         Effect::Fetch { from, node, tasks } => {
             assert_eq!(node.0[0], from.0 as u8);
-            format!("fetch {} from {}", show_ids(tasks, |task| task.index), from.0)
+            format!("fetch {} from {}", show_tasks(tasks), from.0)
         }
         Effect::Execute(execution) => {
             assert_eq!(execution.payload, format!("payload {}", execution.task.index));
-            let inputs = show_ids(&execution.inputs, |task| task.index);
+            let inputs = show_tasks(&execution.inputs);
             format!("run {}#{} ({inputs})", execution.task.index, execution.attempt.0)
         }
-        Effect::Free { task } => format!("free {}", task.index),
+        Effect::Free { task } => format!("free {}", show(task)),
         Effect::TakeBack { task, attempt } => format!("take back {}#{}", task.index, attempt.0),
         Effect::Abandon { task, attempt } => format!("abandon {}#{}", task.index, attempt.0),
         Effect::Leave => "leave".into(),
@@ -260,17 +287,17 @@ fn describe_message(message: &FromWorker) -> String {
         FromWorker::InputsMissing { task, attempt, missing } => {
             let missing: Vec<String> = missing
                 .iter()
-                .map(|(input, tried)| format!("{} not at {}", input.index, show_ids(tried, |worker| worker.0)))
+                .map(|(input, tried)| format!("{} not at {}", show(input), show_ids(tried, |worker| worker.0)))
                 .collect();
             format!("missing for {}#{}: {}", task.index, attempt.0, missing.join("; "))
         }
-        FromWorker::Replica { task } => format!("replica {}", task.index),
+        FromWorker::Replica { task } => format!("replica {}", show(task)),
         FromWorker::StealAnswer { task, attempt, given } => {
             format!("{} {}#{}", if *given { "gives" } else { "keeps" }, task.index, attempt.0)
         }
         FromWorker::Suspended { task, attempt } => format!("suspended {}#{}", task.index, attempt.0),
         FromWorker::Resumed { task, attempt } => format!("resumed {}#{}", task.index, attempt.0),
-        FromWorker::NotAcquired { task } => format!("not acquired {}", task.index),
+        FromWorker::NotAcquired { task } => format!("not acquired {}", show(task)),
         FromWorker::Status(status) => format!("status paused={}", status.paused),
         FromWorker::Leaving => "leaving".into(),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::env::{Env, assignment, needs, task};
+use super::env::{Env, assignment, needs, part_of_8, task};
 use crate::failure::FailureCause;
 use crate::ids::{Attempt, TaskId, WorkerId};
 use crate::wire::{Assignment, FromWorker};
@@ -61,11 +61,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Some tasks may run for a millisecond only, some take one of the worker's two `gpu`.
+/// Some tasks may run for a millisecond only, some take one of the worker's two `gpu`, some take their inputs in part.
 fn limited(index: u32, attempt: u32, inputs: &[(u32, &[u32])]) -> Assignment {
     let mut assignment = Assignment { attempt: Attempt(attempt), ..assignment(index, inputs) };
     assignment.timeout_ms = u32::from(index % 4 == 1);
     assignment.requirements = (index % 4 == 2).then(|| Arc::new(needs("gpu", 1)));
+    assignment.part = (index >= 4).then(|| part_of_8(index % 2, attempt % 2));
     assignment
 }
 
@@ -208,7 +209,11 @@ impl World {
                     env.stored(index);
                 }
             }
-            Step::NoRoom(index) => env.event(Event::NoRoom { task: task(index), message: "full".into() }),
+            Step::NoRoom(index) => {
+                for task in [task(index), task(index).part(index % 2)] {
+                    env.event(Event::NoRoom { task, message: "full".into() });
+                }
+            }
             Step::SchedulerLost => {
                 self.acquired.clear();
                 self.is_stale.extend(self.queue.iter().map(|it| (it.task, it.attempt)));
@@ -222,6 +227,7 @@ impl World {
             Step::Answer(which, bit) => self.answer(env, which, bit),
             Step::Nonsense(index) => {
                 env.fetched(77, &[(index, Some(10))]);
+                env.fetched_parts(77, &[(index, 0, Some(10))]);
                 env.failed(index, 1_000);
                 for (task, attempt) in [(task(index), Attempt(1_000)), (task(99), Attempt(1))] {
                     env.event(Event::Suspended { task, attempt });
@@ -269,5 +275,6 @@ proptest! {
         prop_assert_eq!(&world.acquired, &BTreeMap::new(), "unanswered");
         let held: BTreeSet<_> = env.worker.has_what().into_iter().map(|entry| entry.0).collect();
         prop_assert_eq!(held, world.store);
+        prop_assert_eq!(env.worker.parts_len(), 0);
     }
 }

@@ -8,5 +8,6 @@ mod fuzz;
 mod handed_out;
 mod limits;
 mod losing;
+mod parts;
 mod scenarios;
 mod sent_ahead;
