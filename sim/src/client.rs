@@ -2,10 +2,11 @@
 //! the oracles of [`crate::check`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use starling_core::ids::{ClientId, JobId, KindId, TaskId, WorkerId};
-use starling_core::spec::{Requirements, TaskOptions, TaskSpec};
+use starling_core::spec::{PartOf, Requirements, TaskOptions, TaskSpec};
 use starling_core::wire::{FromClient, SubmitError, ToClient};
 
 use crate::check::requests::{Asked, Requests};
@@ -34,6 +35,8 @@ enum Shape {
     Chains { width: u32 },
     /// A reduction, from its leaves on.
     Tree { leaves: u32 },
+    /// All others take their parts of these first ones.
+    Shuffle { producers: u32 },
 }
 
 /// A client with one job.
@@ -109,8 +112,9 @@ impl Client {
         self.unanswered.insert(token, false);
         let mut usable = self.values.held();
         let count = rng.between(1, self.plan.tasks_max) as u32;
-        let shape = match rng.below(10) {
+        let shape = match rng.below(12) {
             0..=3 => Shape::Random { is_wide: rng.chance(30) },
+            8 | 9 => Shape::Shuffle { producers: (count / 2).min(rng.between(1, 8) as u32) },
             4..=7 => Shape::Chains { width: rng.between(1, 4) as u32 },
             _ => Shape::Tree { leaves: count / 2 + 1 },
         };
@@ -123,13 +127,30 @@ impl Client {
             let is_last = at + 1 == count;
             let is_wanted = rng.chance(if matches!(shape, Shape::Random { .. }) || is_last { 60 } else { 15 });
             usable.push(first + at);
-            self.make_task(job, inputs, is_wanted, rng)
+            let part = match shape {
+                Shape::Shuffle { producers } => part(at.checked_sub(producers), count - producers),
+                _ if rng.chance(self.plan.parts) => {
+                    let of = rng.between(1, 5) as u32;
+                    part(Some(rng.below(u64::from(of)) as u32), of)
+                }
+                _ => None,
+            };
+            let from = if rng.chance(30) { rng.below(inputs.len() as u64 + 1) as u32 } else { 0 };
+            let part = part.map(|part| PartOf { from, ..part });
+            self.make_task(job, inputs, part, is_wanted, rng)
         });
         let tasks = tasks.collect();
         FromClient::Submit { job, token, kinds: work::kinds(), tasks }
     }
 
-    fn make_task(&mut self, job: JobId, inputs: Vec<u32>, wanted: bool, rng: &mut Rng) -> TaskSpec {
+    fn make_task(
+        &mut self,
+        job: JobId,
+        inputs: Vec<u32>,
+        part: Option<PartOf>,
+        wanted: bool,
+        rng: &mut Rng,
+    ) -> TaskSpec {
         let (kind, failures) = match rng.below(100) {
             roll if roll < self.plan.failing => (if rng.chance(50) { FAIL } else { HANG }, 0),
             roll if roll < self.plan.failing + 5 => (FLAKY, rng.between(1, 3) as u8),
@@ -149,9 +170,10 @@ impl Client {
             requirements: rng
                 .chance(self.plan.demanding)
                 .then(|| Arc::new(plan::some_requirements(self.plan.nodes, rng))),
-            part: None,
+            part,
         };
-        let payload = Payload { salt: rng.bits(), failures, is_small: rng.chance(50), nests };
+        let takes = part.map(|part| (part.index, part.from));
+        let payload = Payload { salt: rng.bits(), failures, is_small: rng.chance(50), nests, takes };
         self.add_task(job, kind, payload, inputs, options)
     }
 
@@ -190,7 +212,7 @@ impl Client {
         let token = self.next_token();
         self.unanswered.insert(token, false);
         let index = self.next_index;
-        let payload = Payload { salt: rng.bits(), failures: 0, is_small: true, nests: false };
+        let payload = Payload { salt: rng.bits(), failures: 0, is_small: true, nests: false, takes: None };
         let options = TaskOptions { priority: 3, ..TaskOptions::default() };
         let task = self.add_task(job, MIX, payload, Vec::new(), options);
         Some((index, FromClient::Submit { job, token, kinds: work::kinds(), tasks: vec![task] }))
@@ -200,15 +222,20 @@ impl Client {
         let token = self.next_token();
         self.unanswered.insert(token, true);
         let next = self.next_index;
-        let (index, kind, input) = match rng.below(4) {
+        let mut options = TaskOptions::default();
+        let (index, kind, input) = match rng.below(5) {
             0 => (next.wrapping_add(1 + rng.below(1 << 31) as u32), MIX, None),
             1 => (next, UNKNOWN, None),
             2 => (next, MIX, Some(next)),
+            3 => {
+                options.part = part(Some(rng.below(2) as u32 + 3), 3);
+                (next, MIX, None)
+            }
             _ => (next, MIX, Some(u32::MAX - rng.below(1_000) as u32)),
         };
-        let payload = Payload { salt: 0, failures: 0, is_small: true, nests: false }.encode();
+        let payload = Payload { salt: 0, failures: 0, is_small: true, nests: false, takes: None }.encode();
         let inputs = input.into_iter().collect();
-        let task = TaskSpec { task: TaskId::new(job, index), kind, payload, inputs, options: TaskOptions::default() };
+        let task = TaskSpec { task: TaskId::new(job, index), kind, payload, inputs, options };
         FromClient::Submit { job, token, kinds: Vec::new(), tasks: vec![task] }
     }
 
@@ -318,7 +345,7 @@ impl Client {
                 true => return Err(format!("submission {token} was accepted, and it was to be refused")),
             },
             ToClient::Rejected { token, error } => match (self.answered(token)?, &error) {
-                (true, SubmitError::UnknownKinds(_) | SubmitError::Graph(_)) => {}
+                (true, SubmitError::UnknownKinds(_) | SubmitError::Graph(_) | SubmitError::BadOptions { .. }) => {}
                 (must_be, _) => return Err(format!("submission {token} was refused ({must_be}): {error}")),
             },
             ToClient::Finished { task, nbytes, result } => {
@@ -389,6 +416,11 @@ impl Client {
     }
 }
 
+/// This part of so many, of every input.
+fn part(index: Option<u32>, of: u32) -> Option<PartOf> {
+    Some(PartOf { index: index?, of: NonZeroU32::new(of)?, from: 0 })
+}
+
 /// The inputs of the task at a place of a submission that begins with `first`.
 fn inputs(shape: Shape, first: u32, at: u32, usable: &[u32], rng: &mut Rng) -> Vec<u32> {
     match shape {
@@ -405,6 +437,8 @@ fn inputs(shape: Shape, first: u32, at: u32, usable: &[u32], rng: &mut Rng) -> V
             rng.pick(usable).copied().filter(|_| rng.chance(30)).into_iter().collect()
         }
         Shape::Chains { width } => vec![first + at - width],
+        Shape::Shuffle { producers } if at < producers => Vec::new(),
+        Shape::Shuffle { producers } => (first..first + producers).collect(),
         Shape::Tree { leaves } if at < leaves => Vec::new(),
         Shape::Tree { leaves } => vec![first + 2 * (at - leaves), first + 2 * (at - leaves) + 1],
     }

@@ -571,7 +571,10 @@ impl Cluster {
                 let values = tasks
                     .into_iter()
                     .map(|task| {
-                        let value = peer.and_then(|peer| self.nodes[peer].store.get(&task).copied());
+                        let value = peer.and_then(|peer| self.nodes[peer].serve(task));
+                        if task.is_part() && value.is_some() {
+                            self.report.count("part");
+                        }
                         (task, value.filter(|_| !self.rng.chance(fails)))
                     })
                     .collect();

@@ -85,6 +85,7 @@ mod tests {
             "left",
             "store-full",
             "given-up",
+            "part",
         ];
         for what in common {
             assert!(met(what) > 10, "{what} was hardly met: {sum:?}");

@@ -328,7 +328,7 @@ impl SimNode {
             let thread = Thread(self.threads_next);
             self.threads_next += 1;
             let payload = Payload::decode(&execution.payload).ok_or("a payload was changed on its way")?;
-            let inputs = execution.inputs.iter().map(|input| self.store.get(input).copied()).collect();
+            let inputs = self.inputs_of(execution, payload)?;
             let mut run_us = rng.between(0, plan.run_max_us) * self.slowness(plan);
             if rng.chance(plan.long) {
                 run_us *= 50;
@@ -353,6 +353,25 @@ impl SimNode {
             resources::check_threads(self.number, &self.config.resources, required)?;
         }
         Ok(deeds)
+    }
+
+    /// What a task takes of its inputs; `None` if one is not there.
+    fn inputs_of(&self, execution: &Execution, payload: Payload) -> Result<Option<Vec<u64>>, String> {
+        let mut taken = Vec::new();
+        for (at, input) in execution.inputs.iter().enumerate() {
+            if input.is_part() && input.part_number() != payload.part_at(at) {
+                return Err(format!("{} was given {input} as its input {at}", execution.task));
+            }
+            let Some(value) = self.store.get(input) else { return Ok(None) };
+            taken.push(if input.is_part() { *value } else { payload.take(at, *value) });
+        }
+        Ok(Some(taken))
+    }
+
+    /// What a peer that asks for an output, or for a part of one, is given.
+    pub(crate) fn serve(&self, task: TaskId) -> Option<u64> {
+        let whole = || Some(work::part(*self.store.get(&task.whole())?, task.part_number()?));
+        self.store.get(&task).copied().or_else(whole)
     }
 
     /// The task waits inside, or goes on. Gives what the machine hears of it, a moment later; `None` if the task was given

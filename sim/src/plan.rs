@@ -47,6 +47,8 @@ pub struct Plan {
     pub timed: u64,
     /// How much work a worker hands out before a thread is free, in microseconds of each thread's time.
     pub run_ahead_us: u64,
+    /// Of a hundred tasks, how many take their inputs in part.
+    pub parts: u64,
     /// Of a hundred executions, how many wait inside for a while, and have no slot then.
     pub waiting: u64,
     /// Of a hundred tasks, how many wait for another task that they have their client submit.
@@ -106,6 +108,7 @@ impl Plan {
             run_max_us: *rng.pick(&[1, 100, 20_000]).unwrap_or(&100),
             long: *rng.pick(&[0, 1, 5]).unwrap_or(&0),
             timed: *rng.pick(&[0, 0, 5, 20]).unwrap_or(&0),
+            parts: *rng.pick(&[0, 20, 60]).unwrap_or(&0),
             run_ahead_us: *rng.pick(&[0, 500, 50_000]).unwrap_or(&0),
             waiting: *rng.pick(&[0, 5, 50]).unwrap_or(&0),
             nesting: *rng.pick(&[0, 0, 3, 10]).unwrap_or(&0),

@@ -39,6 +39,8 @@ pub struct Payload {
     pub is_small: bool,
     /// Whether it has its client submit another task, and waits for that one.
     pub nests: bool,
+    /// Which part it takes, and from which input on.
+    pub takes: Option<(u32, u32)>,
 }
 
 impl Payload {
@@ -46,19 +48,42 @@ impl Payload {
     pub fn encode(self) -> Bytes {
         let mut bytes = self.salt.to_le_bytes().to_vec();
         bytes.extend([self.failures, u8::from(self.is_small), u8::from(self.nests)]);
+        for number in self.takes.into_iter().flat_map(|(index, from)| [index, from]) {
+            bytes.extend(number.to_le_bytes());
+        }
         Bytes::from(bytes)
     }
 
     /// The payload of an assignment.
     pub fn decode(bytes: &[u8]) -> Option<Payload> {
         let (salt, rest) = bytes.split_first_chunk::<8>()?;
-        let [failures, is_small, nests] = rest else { return None };
+        let ([failures, is_small, nests], takes) = rest.split_first_chunk::<3>()?;
+        let takes = match takes.as_chunks::<4>() {
+            ([], []) => None,
+            ([index, from], []) => Some((u32::from_le_bytes(*index), u32::from_le_bytes(*from))),
+            _ => return None,
+        };
         let salt = u64::from_le_bytes(*salt);
-        Some(Payload { salt, failures: *failures, is_small: *is_small != 0, nests: *nests != 0 })
+        Some(Payload { salt, failures: *failures, is_small: *is_small != 0, nests: *nests != 0, takes })
+    }
+
+    /// The number of the part that the task takes of its input at this place; `None` if it takes all of it.
+    pub fn part_at(self, at: usize) -> Option<u32> {
+        self.takes.filter(|(_, from)| at >= *from as usize).map(|(index, _)| index)
+    }
+
+    /// What the task takes of its input at this place, which is the whole value.
+    pub fn take(self, at: usize, whole: u64) -> u64 {
+        self.part_at(at).map_or(whole, |number| part(whole, number))
     }
 }
 
-/// The result of a task that does not fail.
+/// A part of a value.
+pub fn part(whole: u64, number: u32) -> u64 {
+    mix(whole ^ u64::from(number).rotate_right(9))
+}
+
+/// The result of a task that does not fail, from what it takes of its inputs.
 pub fn result(payload: Payload, inputs: &[u64]) -> u64 {
     inputs.iter().fold(mix(payload.salt), |sum, input| mix(sum.rotate_left(7) ^ input))
 }

@@ -82,7 +82,11 @@ impl Values {
     pub(crate) fn submit(&mut self, index: u32, task: Submitted) {
         let inputs: Option<Vec<u64>> = task.inputs.iter().map(|input| self.tasks.get(input)?.value).collect();
         let may_end_well = task.kind != FAIL && task.kind != HANG;
-        let value = inputs.filter(|_| may_end_well).map(|inputs| work::result(task.payload, &inputs));
+        let value = inputs.filter(|_| may_end_well).map(|wholes| {
+            let taken: Vec<u64> =
+                wholes.into_iter().enumerate().map(|(at, whole)| task.payload.take(at, whole)).collect();
+            work::result(task.payload, &taken)
+        });
         let known = Known {
             value,
             kind: Some(task.kind),
