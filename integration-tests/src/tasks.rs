@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use starling::{Buffer, Cluster, block_on, task};
+use starling::{Buffer, Cluster, Parts, block_on, task};
 
 /// Their sum.
 #[task]
@@ -211,4 +211,41 @@ pub fn late_numbers(count: u32) -> Vec<Late> {
 #[task]
 pub fn count_late(numbers: &[Late]) -> u64 {
     numbers.len() as u64
+}
+
+/// A value in so many parts of so many bytes each, all of them `value` plus the part's number.
+#[task]
+pub fn split(value: u8, parts: u8, length: u64) -> Parts {
+    Parts::live((0..parts).map(|number| Buffer::from(vec![value + number; length as usize])))
+}
+
+/// What a task was given of a value in parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// How many parts there are.
+    pub parts: usize,
+    /// How many of them were there.
+    pub here: usize,
+    /// Of the part that is looked at, the first byte and the number of bytes, which are all alike; `None` if it is not there.
+    pub part: Option<(u8, usize)>,
+}
+
+fn given(parts: &Parts, number: usize) -> anyhow::Result<Given> {
+    let part = parts.get::<Buffer>(number)?;
+    let part = part.map(|part| part.iter().all(|byte| *byte == part[0]).then(|| (part[0], part.len())));
+    let part = part.map(|part| part.ok_or_else(|| anyhow::anyhow!("a part is mixed up"))).transpose()?;
+    Ok(Given { parts: parts.len(), here: parts.here().count(), part })
+}
+
+/// What it was given of each, after a while.
+#[task]
+pub fn take_part(values: Vec<Arc<Parts>>, number: u64, millis: u64) -> anyhow::Result<Vec<Given>> {
+    std::thread::sleep(Duration::from_millis(millis));
+    values.iter().map(|parts| given(parts, number as usize)).collect()
+}
+
+/// The length of the first, and what it was given of the second.
+#[task]
+pub fn take_after(first: &Buffer, second: &Parts, number: u64) -> anyhow::Result<(usize, Given)> {
+    Ok((first.len(), given(second, number as usize)?))
 }

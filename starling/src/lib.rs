@@ -61,6 +61,7 @@ pub use starling_macros::task;
 pub use starling_runtime::__private;
 pub use starling_runtime::executor::block_on;
 pub use starling_runtime::mesh;
+pub use starling_runtime::parts::Parts;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::store::{MemoryConfig, MemoryConfigError};
 pub use starling_runtime::task::{Call, ClientError, Future, Graph, Key, key};

@@ -9,6 +9,7 @@ use starling_core::ids::JobId;
 use tempfile::TempDir;
 
 use super::*;
+use crate::parts::Parts;
 use crate::value::Buffer;
 
 fn task(index: u32) -> TaskId {
@@ -62,6 +63,10 @@ impl Spilling {
 
     fn in_memory(&self) -> Vec<u32> {
         (0..self.len() as u32).filter(|&index| self.is_in_memory(index)).collect()
+    }
+
+    fn in_memory_of(&self, indices: &[u32]) -> Vec<u32> {
+        indices.iter().copied().filter(|&index| self.is_in_memory(index)).collect()
     }
 
     /// The files of spilled values, and their sizes.
@@ -252,6 +257,49 @@ fn all_parts_of_a_value_come_back_however_large_they_are() {
         }
         assert_eq!(*store.get(task(index as u32)).unwrap().unwrap().get::<Parts>().unwrap(), parts);
     }
+}
+
+#[test]
+fn a_part_is_cut_out_of_the_whole_wherever_that_is() {
+    let parts = || Parts::live((0..4_u8).map(|number| Buffer::from(vec![number; 50_000])));
+    let check = |store: &Store| {
+        for number in 0..5 {
+            let part = store.get_encoded(task(0).part(number)).unwrap().unwrap();
+            let part: Parts = part.decode().unwrap();
+            assert_eq!((part.len(), part.here().count()), (4, usize::from(number < 4)));
+            let expected = (number < 4).then(|| Arc::new(Buffer::from(vec![number as u8; 50_000])));
+            assert_eq!(part.get::<Buffer>(number as usize).unwrap(), expected);
+        }
+        assert!(store.get_encoded(task(1).part(0)).unwrap().is_none());
+    };
+    let live = Store::unlimited();
+    live.insert(task(0), Value::live(parts())).unwrap();
+    check(&live);
+    let encoded = Store::unlimited();
+    encoded.insert(task(0), Value::Encoded(Encoded::of(&parts()).unwrap())).unwrap();
+    check(&encoded);
+    // What is held under the part's own key comes before the whole; what is not in parts is given as it is.
+    encoded.insert(task(0).part(2), Value::live(7_u8)).unwrap();
+    assert_eq!(encoded.get_encoded(task(0).part(2)).unwrap().unwrap().decode::<u8>().unwrap(), 7);
+    encoded.insert(task(2), Value::live(text(100, 2))).unwrap();
+    let whole = encoded.get_encoded(task(2).part(1)).unwrap().unwrap();
+    assert_eq!(whole.decode::<String>().unwrap(), text(100, 2));
+
+    let spilled = spilling(100_000);
+    spilled.insert(task(0), Value::live(parts())).unwrap();
+    spilled.insert(task(2), Value::live(text(200_000, 2))).unwrap();
+    assert_eq!(spilled.in_memory_of(&[0, 2]), Vec::<u32>::new());
+    check(&spilled);
+    let whole = spilled.get_encoded(task(2).part(1)).unwrap().unwrap();
+    assert_eq!(whole.decode::<String>().unwrap(), text(200_000, 2));
+
+    // Only what is read is looked at.
+    let file = fs::OpenOptions::new().write(true).open(spilled.path_of(0)).unwrap();
+    let nbytes = file.metadata().unwrap().len();
+    file.write_all_at(&[9], nbytes - 10_000).unwrap();
+    assert!(spilled.get_encoded(task(0).part(0)).unwrap().is_some());
+    let damaged = spilled.get_encoded(task(0).part(3)).unwrap_err();
+    assert!(matches!(&damaged, StoreError::Damaged { task: of, .. } if *of == task(0).part(3)), "{damaged}");
 }
 
 #[test]
