@@ -66,10 +66,12 @@ pub struct PartOf {
 impl PartOf {
     /// How many of an output's bytes a task takes that has it as the input at this place.
     pub fn share(part: Option<PartOf>, at: usize, nbytes: u64) -> u64 {
-        match part {
-            Some(part) if at >= part.from as usize => nbytes.div_ceil(u64::from(part.of.get())),
-            _ => nbytes,
-        }
+        part.filter(|part| part.covers(at)).map_or(nbytes, |part| nbytes.div_ceil(u64::from(part.of.get())))
+    }
+
+    /// Whether the input at this place is taken in part.
+    pub fn covers(self, at: usize) -> bool {
+        at >= self.from as usize
     }
 
     /// What is wrong with it for a task of so many inputs, for a person.

@@ -56,6 +56,7 @@ async fn shuffle(memory: MemoryConfig, length: u64) -> u64 {
     let consumers = take(&cluster, &outputs, 20);
     let taken = cluster.gather(&consumers).await.unwrap();
     let alone = check(&taken, length as usize);
+    assert!(spilled == 0 || alone == PRODUCERS * PARTS, "what is on disk is read in part: {alone}");
     // Tasks run on more than one worker, and an output is on one.
     assert!(alone >= PARTS, "{alone} parts came alone");
     let holders = cluster.who_has(&outputs).await.unwrap();

@@ -112,6 +112,7 @@ fn execution<R>(index: u32, call: Call<R>) -> Execution {
         kind: parts.def.kind(),
         payload: parts.payload.into(),
         inputs: Default::default(),
+        part: None,
         inline_result: false,
         user_priority: 3,
     }

@@ -60,7 +60,7 @@ use smallvec::SmallVec;
 use crate::failure::FailureCause;
 use crate::fixed::FixedMap;
 use crate::ids::{Attempt, KindId, NodeId, TaskId, Time, WorkerId};
-use crate::spec::{Requirements, Resources};
+use crate::spec::{PartOf, Requirements, Resources};
 use crate::wire::{FromWorker, Priority, ToWorker, WorkerStatus};
 
 use self::fetch::{Batch, Peer};
@@ -220,6 +220,8 @@ pub struct Execution {
     /// The outputs that are arguments, as the payload refers to them: each as it is in the store, the whole of it or the part
     /// that is taken.
     pub inputs: SmallVec<[TaskId; 3]>,
+    /// Which part it takes of its inputs: of one that is here as a whole, no more has to be had.
+    pub part: Option<PartOf>,
     /// Whether a small result shall be encoded as well.
     pub inline_result: bool,
     /// The user's priority of the task, which tasks that it submits itself go before.
@@ -256,6 +258,7 @@ struct Assigned {
     may_be_told_late: bool,
     timeout_ms: u32,
     requirements: Option<Arc<Requirements>>,
+    part: Option<PartOf>,
     state: AssignedState,
 }
 

@@ -62,6 +62,7 @@ impl Worker {
             may_be_told_late: assignment.may_be_told_late,
             timeout_ms: assignment.timeout_ms,
             requirements: assignment.requirements,
+            part: assignment.part,
             state: AssignedState::Executing,
         };
         // The same task is still on a thread, from an assignment that was cancelled: it is wanted again.

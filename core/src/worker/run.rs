@@ -156,6 +156,7 @@ impl Worker {
             kind: assigned.kind,
             payload: std::mem::take(&mut assigned.payload),
             inputs: assigned.inputs.clone(),
+            part: assigned.part,
             inline_result: assigned.inline_result,
             user_priority: assigned.priority.user.saturating_neg(),
         }));

@@ -50,9 +50,13 @@ fn compute(
 ) -> Result<(Value, Option<Bytes>), FailureCause> {
     let task = Tasks::linked().get(execution.kind).ok_or(FailureCause::UnknownKind)?;
     *name = task.def.name;
-    let inputs = execution.inputs.iter().map(|&input| {
+    let inputs = execution.inputs.iter().enumerate().map(|(at, &input)| {
         let missing = || FailureCause::Codec { message: format!("input {input} is not in the store") };
-        store.get(input)?.ok_or_else(missing)
+        let value = match execution.part.filter(|part| part.covers(at)) {
+            Some(part) => store.get_part(input, part.index)?,
+            None => store.get(input)?,
+        };
+        value.ok_or_else(missing)
     });
     let mut args = TaskArgs::new(&execution.payload, inputs.collect::<Result<Vec<Value>, _>>()?)?;
     let value = (task.entries.call)(&mut args)?;

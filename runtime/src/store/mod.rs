@@ -304,22 +304,42 @@ impl Store {
     /// The output of `task`, shared; read from disk, and kept in memory if there is room, if it must be. `None` if it is
     /// not held.
     pub fn get(&self, task: TaskId) -> Result<Option<Value>, StoreError> {
-        let (place, serial) = {
-            let Some(held) = self.values.get(&task) else { return Ok(None) };
-            if let Some(spill) = &self.spill {
-                held.used.store(spill.clock.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            match (&held.memory, &held.disk) {
-                (Some(value), _) => return Ok(Some(value.clone())),
-                (None, Some(place)) => ((**place).clone(), held.serial),
-                (None, None) => return Ok(None),
-            }
+        let (place, serial) = match self.use_now(task) {
+            None => return Ok(None),
+            Some(Ok(value)) => return Ok(Some(value)),
+            Some(Err(on_disk)) => on_disk,
         };
         let value = Value::Encoded(read(task, &place)?);
         // It must not hold the file of a second copy that is given up.
         drop(place);
         self.keep_read(task, serial, &value);
         Ok(Some(value))
+    }
+
+    /// The output of `task` for somebody who takes only this part of it: as it is if it is in memory, otherwise with no more
+    /// than the part, which is read from disk and not kept. `None` if it is not held.
+    pub fn get_part(&self, task: TaskId, number: u32) -> Result<Option<Value>, StoreError> {
+        match self.use_now(task) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err((place, _))) => {
+                let part = place.read_part(number).map_err(|error| unreadable(task, &place, error))?;
+                Ok(Some(Value::Encoded(part)))
+            }
+        }
+    }
+
+    /// Counts as a use. The output if it is in memory, otherwise its place on disk and which insertion it is.
+    fn use_now(&self, task: TaskId) -> Option<Result<Value, (OnDisk, u64)>> {
+        let held = self.values.get(&task)?;
+        if let Some(spill) = &self.spill {
+            held.used.store(spill.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        match (&held.memory, &held.disk) {
+            (Some(value), _) => Some(Ok(value.clone())),
+            (None, Some(place)) => Some(Err(((**place).clone(), held.serial))),
+            (None, None) => None,
+        }
     }
 
     /// The output of `task`, encoded, for another node: what is on disk stays there. A part that is not held is cut out of

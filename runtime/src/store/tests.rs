@@ -290,6 +290,11 @@ fn a_part_is_cut_out_of_the_whole_wherever_that_is() {
     spilled.insert(task(2), Value::live(text(200_000, 2))).unwrap();
     assert_eq!(spilled.in_memory_of(&[0, 2]), Vec::<u32>::new());
     check(&spilled);
+    let part = spilled.get_part(task(0), 1).unwrap().unwrap().get::<Parts>().unwrap();
+    assert_eq!(part.here().map(|part| part.0).collect::<Vec<_>>(), [1]);
+    assert_eq!(spilled.in_memory_of(&[0, 2]), Vec::<u32>::new());
+    assert_eq!(live.get_part(task(0), 1).unwrap().unwrap().get::<Parts>().unwrap().here().count(), 4);
+    assert!(live.get_part(task(1), 1).unwrap().is_none());
     let whole = spilled.get_encoded(task(2).part(1)).unwrap().unwrap();
     assert_eq!(whole.decode::<String>().unwrap(), text(200_000, 2));
 

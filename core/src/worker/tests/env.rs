@@ -162,6 +162,7 @@ impl Env {
             kind: KindId(1),
             payload: Bytes::from(format!("payload {index}")),
             inputs: SmallVec::new(),
+            part: None,
             inline_result: false,
             user_priority: 0,
         };
