@@ -4,10 +4,14 @@
 //! executed elsewhere.
 
 mod error;
+mod progress;
 mod session;
+mod tables;
 
 pub use error::FrameError;
+pub use progress::{QueryProgress, StageProgress};
 pub use session::{FrameExt, Frames};
+pub use tables::{OnBadRow, TableError, TableFormat, TableOptions, TableSource};
 
 /// The DataFusion that sessions are of.
 pub use datafusion;

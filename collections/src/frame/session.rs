@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use datafusion::prelude::{DataFrame, SessionContext};
 use starling_actors::Cluster;
+use tokio::sync::watch;
 
 use super::error::FrameError;
+use super::progress::QueryProgress;
 
 /// A client's session: the tables and functions that its queries know.
 #[derive(Clone)]
@@ -15,12 +17,19 @@ pub struct Frames {
 }
 
 /// What the client keeps.
-struct Session(SessionContext);
+struct Session {
+    context: SessionContext,
+    /// How far the query is that was begun last.
+    progress: watch::Sender<QueryProgress>,
+}
 
 impl Frames {
     /// The session of this client: the same one each time.
     pub fn of(cluster: &Cluster) -> Frames {
-        let context = cluster.extension(|| Session(SessionContext::new()));
+        let context = cluster.extension(|| Session {
+            context: SessionContext::new(),
+            progress: watch::Sender::new(QueryProgress::default()),
+        });
         Frames { cluster: cluster.clone(), context }
     }
 
@@ -31,7 +40,12 @@ impl Frames {
 
     /// DataFusion's session: whatever is registered there can be queried.
     pub fn context(&self) -> &SessionContext {
-        &self.context.0
+        &self.context.context
+    }
+
+    /// How far the query is that was begun last: its stages and their tasks.
+    pub fn progress(&self) -> watch::Receiver<QueryProgress> {
+        self.context.progress.subscribe()
     }
 
     /// The frame that a query gives. Nothing is read before it is collected; statements such as `CREATE VIEW` take effect
