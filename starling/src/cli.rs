@@ -68,9 +68,9 @@ const LOG_OF_NODE: &str = "warn,starling_runtime=info,starling_actors=info";
 impl Command {
     fn log(&self) -> &'static str {
         match self {
-            // What the nodes inside of this process do would stand between the rows.
+            // What the nodes inside of this process say of each other would stand between the rows.
             #[cfg(feature = "frame")]
-            Command::Sql(_) => "warn",
+            Command::Sql(_) => "error,starling_collections=warn",
             Command::Explain(_) | Command::Retire(_) | Command::Replay(_) => LOG_OF_NODE,
         }
     }

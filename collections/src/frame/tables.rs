@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::arrow::csv::reader::Format;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
@@ -363,7 +364,7 @@ async fn provider(
     let format = found.format(source).await?;
     let schema = match &source.options.schema {
         Some(schema) => Arc::clone(schema),
-        None => found.schema(state, &*format).await?,
+        None => found.schema(state, &*format, source.options.infer_rows).await?,
     };
     let options = ListingOptions::new(format)
         .with_file_extension(found.extension.clone())
@@ -467,7 +468,7 @@ impl Found {
                         }
                         continue;
                     };
-                    check(&file, location, &of_file, kind.as_ref())?;
+                    check(&url, &file, location, &of_file, kind.as_ref())?;
                     partitions.add(&url, &file)?;
                     if !is_file {
                         found.extension.clone_from(&of_file.extension);
@@ -519,25 +520,83 @@ impl Found {
 
     /// Whether the first file with anything in it begins an array.
     async fn is_json_array(&self) -> Result<bool, TableError> {
-        /// More than a block of any compression, and than the blank space before the first object.
-        const LOOK_BYTES: u64 = 1 << 20;
         let Some(file) = self.files.iter().find(|file| file.size > 0) else { return Ok(false) };
-        let look = file.size.min(LOOK_BYTES);
-        let bytes = self.store.get_range(&file.location, 0..look).await.map_err(DataFusionError::from)?;
-        let stream = Box::pin(futures::stream::once(async { Ok(bytes) }));
-        // What is broken in the file is told when it is read.
-        let first = self.kind.compression.convert_stream(stream)?.try_next().await.ok().flatten().unwrap_or_default();
+        let (first, _) = self.beginning(file).await?;
         Ok(first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['))
     }
 
     /// The columns of all files together.
-    async fn schema(&self, state: &dyn Session, format: &dyn FileFormat) -> Result<SchemaRef, TableError> {
+    async fn schema(
+        &self,
+        state: &dyn Session,
+        format: &dyn FileFormat,
+        infer_rows: usize,
+    ) -> Result<SchemaRef, TableError> {
         // An empty file has no columns, and would be an error in some formats.
         let files: Vec<ObjectMeta> = self.files.iter().filter(|file| file.size > 0).cloned().collect();
+        if let Some(format) = (format as &dyn std::any::Any).downcast_ref::<CsvFormat>() {
+            return self.csv_schema(format, &files, infer_rows).await;
+        }
         match format.infer_schema(state, &self.store, &files).await {
             Ok(schema) => Ok(schema),
             Err(error) => Err(self.misfit(state, format, &files).await.unwrap_or(TableError::Read(error))),
         }
+    }
+
+    /// The columns of CSV files, from the first rows. DataFusion's own way takes a backslash for an escape, and so finds
+    /// the wrong ends of records.
+    async fn csv_schema(
+        &self,
+        format: &CsvFormat,
+        files: &[ObjectMeta],
+        infer_rows: usize,
+    ) -> Result<SchemaRef, TableError> {
+        let has_header = format.has_header().unwrap_or(true);
+        let mut left = infer_rows;
+        let mut schemas = Vec::new();
+        for file in files {
+            let (bytes, is_whole) = self.beginning(file).await?;
+            let mut rows = left;
+            if !is_whole {
+                // The last record may be cut.
+                let mut records = csv::ReaderBuilder::new();
+                records.has_headers(has_header).delimiter(format.delimiter()).quote(format.quote()).flexible(true);
+                rows = rows.min(records.from_reader(&*bytes).byte_records().count().saturating_sub(1));
+            }
+            let reader =
+                Format::default().with_header(has_header).with_delimiter(format.delimiter()).with_quote(format.quote());
+            let inferred = reader.infer_schema(&*bytes, Some(rows));
+            let (schema, read) = inferred.map_err(|problem| {
+                DataFusionError::from(problem).context(format!("the columns of {} could not be told", self.shown(file)))
+            })?;
+            schemas.push(schema);
+            left -= read.min(left);
+            if left == 0 {
+                break;
+            }
+        }
+        let merged = Schema::try_merge(schemas).map_err(DataFusionError::from)?;
+        Ok(Arc::new(merged))
+    }
+
+    /// The first bytes of a file, decompressed, and whether they are all.
+    async fn beginning(&self, file: &ObjectMeta) -> Result<(Vec<u8>, bool), TableError> {
+        /// More than a thousand rows of most files, and than a block of any compression.
+        const READ_BYTES: u64 = 8 << 20;
+        let read = file.size.min(READ_BYTES);
+        let bytes = self.store.get_range(&file.location, 0..read).await.map_err(DataFusionError::from)?;
+        let mut chunks = self.kind.compression.convert_stream(Box::pin(futures::stream::once(async { Ok(bytes) })))?;
+        let mut text = Vec::new();
+        // What is broken in the file is told when it is read; here the end may only be missing.
+        while let Ok(Some(chunk)) = chunks.try_next().await {
+            text.extend_from_slice(&chunk);
+        }
+        Ok((text, read == file.size))
+    }
+
+    /// A file as people know it.
+    fn shown(&self, file: &ObjectMeta) -> String {
+        shown(&self.urls[0], file)
     }
 
     /// The first file whose columns do not go together with those before it, if that is what is wrong.
@@ -550,8 +609,8 @@ impl Found {
                 Ok(merged) => merged,
                 Err(problem) => {
                     return Some(TableError::Schemas {
-                        path: file.location.to_string(),
-                        first: first.location.to_string(),
+                        path: self.shown(file),
+                        first: self.shown(first),
                         problem: problem.into(),
                     });
                 }
@@ -571,10 +630,22 @@ async fn of_file(
     Some(schema.as_ref().clone())
 }
 
+/// A file behind a URL, as people know it.
+fn shown(url: &ListingTableUrl, file: &ObjectMeta) -> String {
+    let store = if url.scheme() == "file" { "/".to_owned() } else { url.object_store().to_string() };
+    format!("{store}{}", file.location)
+}
+
 /// Refuses a file that cannot be read, or not together with those before it.
-fn check(file: &ObjectMeta, location: &str, kind: &Kind, before: Option<&Kind>) -> Result<(), TableError> {
+fn check(
+    url: &ListingTableUrl,
+    file: &ObjectMeta,
+    location: &str,
+    kind: &Kind,
+    before: Option<&Kind>,
+) -> Result<(), TableError> {
     if kind.compression.is_compressed() && !kind.format.may_be_compressed() {
-        return Err(TableError::Compressed { path: file.location.to_string(), format: kind.format });
+        return Err(TableError::Compressed { path: shown(url, file), format: kind.format });
     }
     let is_other = |before: &&Kind| before.format != kind.format || before.compression != kind.compression;
     match before.filter(is_other) {
@@ -603,7 +674,7 @@ impl Partitions {
         let keys: Vec<String> = pairs.iter().map(|(key, _)| (*key).to_owned()).collect();
         let expected = self.keys.get_or_insert_with(|| keys.clone());
         if *expected != keys {
-            let path = file.location.to_string();
+            let path = shown(url, file);
             return Err(TableError::Partitions { path, found: keys, expected: expected.clone() });
         }
         self.are_numbers.resize(pairs.len(), true);
@@ -711,3 +782,7 @@ fn with_glob(folder: &str, name: &str, location: &str) -> Result<ListingTableUrl
     let glob = glob::Pattern::new(name).map_err(|error| problem(error.to_string()))?;
     Ok(ListingTableUrl::try_new(url, Some(glob))?)
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

@@ -47,10 +47,12 @@ impl Problem {
                 (text.to_owned(), at.map(|(line, column)| (line, column, token_len(statement, line, column))))
             }
             (_, Some(diagnostic)) => (diagnostic.message.clone(), diagnostic.span.map(of_span)),
-            (root, None) => {
-                let (text, at) = (root.strip_backtrace(), None);
-                (text.lines().next().unwrap_or_default().to_owned(), at)
+            // The other lines only list what the hint chooses from.
+            (DataFusionError::SchemaError(error, _), None) => {
+                (error.to_string().lines().next().unwrap_or_default().to_owned(), None)
             }
+            // With what stands around the root: the file that was read, the task that failed.
+            (_, None) => (error.strip_backtrace().trim_end().to_owned(), None),
         };
         let hints = hints(root, diagnostic.as_ref(), &message, names);
         let place = at.and_then(|(line, column, len)| Place::of(statement, line, column, len));
