@@ -4,6 +4,7 @@
 //! `key=value` give columns. Nothing but names, and what tells the columns, is read before a query.
 
 use std::fmt;
+use std::path::Component;
 use std::sync::Arc;
 
 use datafusion::arrow::csv::reader::Format;
@@ -740,7 +741,11 @@ fn urls_of(location: &str) -> Result<Vec<ListingTableUrl>, TableError> {
 /// A path of this machine, which is no glob.
 fn local(path: &str, location: &str) -> Result<ListingTableUrl, TableError> {
     let problem = |problem: &str| TableError::Location { location: location.to_owned(), problem: problem.to_owned() };
-    let absolute = std::path::absolute(path).map_err(|error| problem(&error.to_string()))?;
+    let mut absolute = std::path::absolute(path).map_err(|error| problem(&error.to_string()))?;
+    if absolute.components().any(|part| part == Component::ParentDir) {
+        // Stores take no `..`; what it means behind a symbolic link is known to the file system only.
+        absolute = absolute.canonicalize().map_err(|_| TableError::NoFiles { location: location.to_owned() })?;
+    }
     let is_directory = path.ends_with('/') || absolute.is_dir();
     let url = if is_directory { Url::from_directory_path(&absolute) } else { Url::from_file_path(&absolute) };
     Ok(ListingTableUrl::try_new(url.map_err(|()| problem("it is no path of a file"))?, None)?)

@@ -154,6 +154,8 @@ async fn many_files_are_one_table_with_the_columns_of_all() {
     assert_eq!(folder.answer(two, count).await, ["2,4"]);
     let url = format!("file://{}", folder.path("d/a*.csv"));
     assert_eq!(folder.answer(TableSource::new(url), count).await, ["2,3"]);
+    let around = TableSource::new(folder.path("d/../d/b.csv"));
+    assert_eq!(folder.answer(around, count).await, ["1,3"]);
     let odd = folder.file("odd[1] name*.csv", "n\n7\n");
     assert_eq!(folder.answer(TableSource::new(odd), count).await, ["1,7"], "a file whose name looks like a glob");
 }

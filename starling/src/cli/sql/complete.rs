@@ -104,6 +104,9 @@ const KEYWORDS: [&str; 92] = [
     "WITH",
 ];
 
+/// The words that a table follows.
+const BEFORE_TABLES: [&str; 6] = ["FROM", "JOIN", "INTO", "TABLE", "VIEW", "DESCRIBE"];
+
 /// What the line editor asks.
 #[derive(Helper, Highlighter, Hinter)]
 pub(super) struct ShellHelper {
@@ -159,8 +162,9 @@ fn candidates(names: &Names, typed: &str) -> (usize, Vec<String>) {
         found.retain(|name| begins(name, column));
         return (start + dot + 1, in_order(found));
     }
-    if word.is_empty() {
-        return (start, names.tables.keys().cloned().collect());
+    let before = typed[..start].split_whitespace().next_back().unwrap_or_default().to_uppercase();
+    if word.is_empty() || BEFORE_TABLES.contains(&before.as_str()) {
+        return (start, names.tables.keys().filter(|table| begins(table, word)).cloned().collect());
     }
     let is_lower = word.chars().any(char::is_lowercase);
     let keywords = KEYWORDS.iter().map(|&keyword| if is_lower { keyword.to_lowercase() } else { keyword.to_owned() });
@@ -195,7 +199,7 @@ mod tests {
                 ("posts".to_owned(), columns(&["Id", "PostTypeId", "score"])),
                 ("users".to_owned(), columns(&["id", "name"])),
             ]),
-            functions: vec!["sum".to_owned(), "substr".to_owned()],
+            functions: ["sum", "substr", "power"].map(str::to_owned).to_vec(),
         }
     }
 
@@ -212,6 +216,7 @@ mod tests {
             ["SELECT", "SEMI", "SET", "SETS", "SHOW", "STORED", "score", "substr(", "sum("]
         );
         assert_eq!(found("select * from po"), (14, vec!["posts".to_owned()]));
+        assert_eq!(found("SELECT 1\nFROM users JOIN p").1, ["posts"]);
         assert_eq!(found("SELECT * FROM ").1, ["posts", "users"]);
         assert_eq!(found("SELECT zz").1, Vec::<String>::new());
     }
