@@ -1,6 +1,6 @@
 //! Files as tables: which files a location means, which format their names say, and which columns they have.
 //!
-//! A location is a path, a directory, a glob, or a URL of each. All of a table's files have one format; directories named
+//! A location is a path, a directory with those below it, a glob, or a URL of each. All of a table's files have one format; directories named
 //! `key=value` give columns. Nothing but names, and what tells the columns, is read before a query.
 
 use std::fmt;
@@ -20,6 +20,7 @@ use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
+use datafusion::execution::cache::cache_manager::TableScopedPath;
 use datafusion::prelude::DataFrame;
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -361,7 +362,7 @@ async fn provider(
     source: &TableSource,
     name: Option<&TableReference>,
 ) -> Result<Arc<dyn TableProvider>, TableError> {
-    let found = Found::find(state, source).await?;
+    let found = Found::find(state, source, name).await?;
     let format = found.format(source).await?;
     let schema = match &source.options.schema {
         Some(schema) => Arc::clone(schema),
@@ -370,12 +371,7 @@ async fn provider(
     let options = ListingOptions::new(format)
         .with_file_extension(found.extension.clone())
         .with_table_partition_cols(found.partitions.clone());
-    let urls = found.urls.into_iter().map(|url| match name {
-        Some(name) => url.with_table_ref(name.clone()),
-        None => url,
-    });
-    let config =
-        ListingTableConfig::new_with_multi_paths(urls.collect()).with_listing_options(options).with_schema(schema);
+    let config = ListingTableConfig::new_with_multi_paths(found.urls).with_listing_options(options).with_schema(schema);
     let cache = state.runtime_env().cache_manager.get_file_statistic_cache();
     Ok(Arc::new(ListingTable::try_new(config)?.with_cache(cache)))
 }
@@ -433,7 +429,11 @@ fn without_compression(name: &str) -> (&str, FileCompressionType) {
 }
 
 impl Found {
-    async fn find(state: &dyn Session, source: &TableSource) -> Result<Found, TableError> {
+    async fn find(
+        state: &dyn Session,
+        source: &TableSource,
+        name: Option<&TableReference>,
+    ) -> Result<Found, TableError> {
         let first = source.locations.first().ok_or(TableError::NoLocation)?;
         let urls: Vec<Vec<ListingTableUrl>> =
             source.locations.iter().map(|location| urls_of(location)).collect::<Result<_, _>>()?;
@@ -454,6 +454,11 @@ impl Found {
         let mut partitions = Partitions::default();
         for (location, urls) in source.locations.iter().zip(urls) {
             for url in urls {
+                let url = match name {
+                    Some(name) => url.with_table_ref(name.clone()),
+                    None => url,
+                };
+                forget(state, &url, name);
                 let listed = list(state, &*found.store, &url, location).await?;
                 let is_file = listed.len() == 1 && listed[0].location == *url.prefix();
                 let mut any = false;
@@ -692,6 +697,13 @@ impl Partitions {
     }
 }
 
+/// Lets go of what was listed there before: DataFusion keeps it for as long as the session is.
+fn forget(state: &dyn Session, url: &ListingTableUrl, name: Option<&TableReference>) {
+    if let Some(cache) = state.runtime_env().cache_manager.get_list_files_cache() {
+        cache.remove(&TableScopedPath { table: name.cloned(), path: url.prefix().clone() });
+    }
+}
+
 /// The files behind a URL, but for hidden ones.
 async fn list(
     state: &dyn Session,
@@ -713,6 +725,8 @@ async fn list(
 }
 
 const GLOB: [char; 3] = ['*', '?', '['];
+/// What the names in a directory match that are read: neither `.part.csv` nor `_temporary`.
+const NOT_HIDDEN: &str = "[!._]*";
 
 /// A location as DataFusion lists it: at least one.
 fn urls_of(location: &str) -> Result<Vec<ListingTableUrl>, TableError> {
@@ -747,8 +761,12 @@ fn local(path: &str, location: &str) -> Result<ListingTableUrl, TableError> {
         absolute = absolute.canonicalize().map_err(|_| TableError::NoFiles { location: location.to_owned() })?;
     }
     let is_directory = path.ends_with('/') || absolute.is_dir();
-    let url = if is_directory { Url::from_directory_path(&absolute) } else { Url::from_file_path(&absolute) };
-    Ok(ListingTableUrl::try_new(url.map_err(|()| problem("it is no path of a file"))?, None)?)
+    if is_directory {
+        let url = Url::from_directory_path(&absolute).map_err(|()| problem("it is no path of a directory"))?;
+        return with_glob(url.as_str(), NOT_HIDDEN, location);
+    }
+    let url = Url::from_file_path(&absolute).map_err(|()| problem("it is no path of a file"))?;
+    Ok(ListingTableUrl::try_new(url, None)?)
 }
 
 /// A glob over directories that give columns, such as `data/year=*/*.csv`: the directory above them and what the files' names
@@ -777,6 +795,7 @@ fn remote(location: &str) -> Result<ListingTableUrl, TableError> {
     // A question mark begins the query of a URL.
     match location.rsplit_once('/').filter(|(_, name)| name.contains(['*', '['])) {
         Some((folder, name)) => with_glob(&format!("{folder}/"), name, location),
+        None if location.ends_with('/') => with_glob(location, NOT_HIDDEN, location),
         None => ListingTableUrl::parse(location).map_err(TableError::Read),
     }
 }

@@ -174,8 +174,11 @@ fn candidates(names: &Names, typed: &str) -> (usize, Vec<String>) {
     (start, in_order(all.filter(|name| begins(name, word)).collect()))
 }
 
-/// Whether `word`, as far as it was typed, is the beginning of `name`; neither quotes nor case count.
+/// Whether `word`, as far as it was typed, is the beginning of `name`. Case does not count, nor do quotes that are not typed.
 fn begins(name: &str, word: &str) -> bool {
+    if word.starts_with('"') && !name.starts_with('"') {
+        return false;
+    }
     let (name, word) = (name.trim_start_matches('"'), word.trim_start_matches('"'));
     name.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
 }

@@ -65,8 +65,8 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     let name = name.to_lowercase();
     let distances = known.into_iter().map(|known| (levenshtein(&name, &known.to_lowercase()), known));
     let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
-    // More than a third of the letters wrong is another name.
-    (distance * 3 <= name.chars().count().max(nearest.chars().count())).then_some(nearest)
+    // More than half of the letters wrong is another name; two that changed places are two wrong ones.
+    (distance * 2 <= name.chars().count().max(nearest.chars().count())).then_some(nearest)
 }
 
 #[cfg(test)]

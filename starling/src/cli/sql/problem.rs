@@ -196,7 +196,7 @@ mod tests {
         );
         let open = problem("SELECT 'abc").await;
         assert!(open.contains("Unterminated string literal\n --> line 1, column 8"), "{open}");
-        assert!(open.ends_with("  | SELECT 'abc\n  |        ^"), "{open}");
+        assert!(open.ends_with("1 | SELECT 'abc\n  |        ^"), "{open}");
     }
 
     #[tokio::test]
