@@ -55,7 +55,7 @@ impl Folder {
     }
 
     async fn error(&self, source: TableSource) -> TableError {
-        self.table(source).await.err().expect("no error")
+        self.table(source).await.expect_err("a table")
     }
 }
 
@@ -213,7 +213,7 @@ async fn what_is_no_table_is_told_with_what_to_do() {
     assert!(mixed.to_string().ends_with("holds csv files and json files: choose one kind with a glob, such as *.csv"));
     let stores = folder.error(TableSource::of([folder.path("mixed/a.csv"), "http://localhost/b.csv".to_owned()])).await;
     assert!(matches!(stores, TableError::Stores { .. }), "{stores}");
-    let none = folder.error(TableSource::of([String::new(); 0])).await;
+    let none = folder.error(TableSource::of(Vec::<String>::new())).await;
     assert!(matches!(none, TableError::NoLocation), "{none}");
     let skipping = TableOptions { on_bad_row: OnBadRow::Skip, ..TableOptions::default() };
     let refused = folder.error(TableSource::new(folder.copy("x.parquet", "").await).options(skipping)).await;

@@ -162,7 +162,7 @@ pub(super) struct RowWriter {
 
 enum Format {
     Table { out: Target, kept: Vec<RecordBatch>, schema: SchemaRef, limit: Option<usize> },
-    Csv(CsvWriter<Target>),
+    Csv(Box<CsvWriter<Target>>),
     Json(JsonWriter<Target, LineDelimited>),
     Parquet(Box<ArrowWriter<Target>>),
 }
@@ -181,7 +181,7 @@ impl RowWriter {
                 let mut writer = CsvWriterBuilder::new().with_header(true).build(out);
                 // The names are there also if no row is.
                 writer.write(&RecordBatch::new_empty(schema)).map_err(of_arrow)?;
-                Format::Csv(writer)
+                Format::Csv(Box::new(writer))
             }
             Output::Json => Format::Json(JsonWriterBuilder::new().with_explicit_nulls(true).build(out)),
             Output::Parquet => {
