@@ -17,19 +17,22 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
     ReplaceChildrenOptions,
 };
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, stream};
 use starling_actors::{Cluster, WeakCluster};
 use starling_macros::task;
 use starling_runtime::parts::Parts;
 use starling_runtime::task::{ClientError, Future};
 use starling_runtime::value::Buffer;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
+use tokio::task::JoinHandle;
 
 use super::batches::Batches;
 use super::codec;
 use super::cut::{Stage, cut};
 use super::exchange::{ExchangeSourceExec, Read};
 use super::metrics::StageMetrics;
+use super::progress::{QueryProgress, StageProgress};
 use super::shown::{self, Told};
 use super::slice::leaves;
 use super::stage::{ExchangeInputs, StageCall, stage};
@@ -41,6 +44,8 @@ const PLAN_BYTES_INLINE_MAX: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct MeshSession {
     pub(super) cluster: WeakCluster,
+    /// Told how far the query is, if somebody watches.
+    pub(super) progress: Arc<watch::Sender<QueryProgress>>,
 }
 
 /// A plan on the cluster.
@@ -73,6 +78,38 @@ struct Submitted {
     outputs: Vec<Mutex<Option<Future<Parts>>>>,
     /// How each stage did that was run.
     metrics: Vec<Option<Future<StageMetrics>>>,
+    /// Who tells how far it is, if somebody watches.
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl Drop for Submitted {
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
+}
+
+/// Tells how far the stages are until all are done.
+async fn watch_stages(progress: Arc<watch::Sender<QueryProgress>>, stages: Vec<Vec<Future<Parts>>>) {
+    let count = |(stage, tasks): (usize, &Vec<_>)| StageProgress { stage, tasks: tasks.len(), done: 0 };
+    progress.send_replace(QueryProgress { stages: stages.iter().enumerate().map(count).collect() });
+    let tasks = stages.into_iter().enumerate();
+    let tasks = tasks.flat_map(|(stage, tasks)| tasks.into_iter().map(move |task| (stage, task)));
+    let mut waiting: FuturesUnordered<_> = tasks
+        .map(|(stage, task)| async move {
+            // Whatever became of it is told by the query itself.
+            let _ = task.wait().await;
+            stage
+        })
+        .collect();
+    while let Some(stage) = waiting.next().await {
+        progress.send_modify(|progress| {
+            if let Some(stage) = progress.stages.get_mut(stage) {
+                stage.done += 1;
+            }
+        });
+    }
 }
 
 impl fmt::Debug for Submitted {
@@ -126,8 +163,8 @@ impl MeshExec {
 
     /// Submits everything, and gives the outputs of the last stage.
     pub(super) async fn store(&self, options: &ConfigOptions) -> Result<Vec<Future<Parts>>> {
-        let outputs = self.submission(options).submit().await?.outputs.into_iter();
-        Ok(outputs.filter_map(|output| output.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+        let submitted = self.submission(options).submit().await?;
+        Ok(submitted.outputs.iter().filter_map(take).collect())
     }
 
     fn submission(&self, options: &ConfigOptions) -> Submission {
@@ -155,6 +192,10 @@ impl MeshExec {
         }
         Arc::clone(&run)
     }
+}
+
+fn take(output: &Mutex<Option<Future<Parts>>>) -> Option<Future<Parts>> {
+    output.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// What submitting needs of a [`MeshExec`].
@@ -187,8 +228,11 @@ impl Submission {
             }
             outputs.push(tasks);
         }
+        let is_watched = self.session.progress.receiver_count() > 0;
+        let watch = || tokio::spawn(watch_stages(Arc::clone(&self.session.progress), outputs.clone()));
+        let watcher = is_watched.then(watch);
         let last = outputs.pop().unwrap_or_default();
-        Ok(Submitted { outputs: last.into_iter().map(|output| Mutex::new(Some(output))).collect(), metrics })
+        Ok(Submitted { outputs: last.into_iter().map(|output| Mutex::new(Some(output))).collect(), metrics, watcher })
     }
 
     async fn submit_stage(
@@ -313,7 +357,7 @@ impl Run {
     async fn read(&self, submission: Submission, partition: usize, told: Option<Arc<Told>>) -> Result<Arc<Batches>> {
         let submitted = self.submitted.get_or_try_init(|| submission.submit()).await?;
         let output = submitted.outputs.get(partition);
-        let output = output.and_then(|output| output.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let output = output.and_then(take);
         let output = output.ok_or_else(|| DataFusionError::Internal("a partition was read twice".to_owned()))?;
         let parts = output.result().await.map_err(failed)?;
         if let Some(told) = told {

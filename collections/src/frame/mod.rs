@@ -22,6 +22,7 @@ mod mesh_exec;
 mod metrics;
 mod persist;
 mod planner;
+mod progress;
 mod session;
 mod shown;
 mod single;
@@ -29,11 +30,14 @@ mod sink;
 mod slice;
 mod stage;
 mod stored;
+mod tables;
 
 pub use error::FrameError;
 pub use functions::LinkedFunctions;
 pub use persist::Persist;
+pub use progress::{QueryProgress, StageProgress};
 pub use session::{FrameExt, Frames};
+pub use tables::{OnBadRow, TableError, TableFormat, TableOptions, TableSource};
 
 /// The DataFusion that sessions are of.
 pub use datafusion;

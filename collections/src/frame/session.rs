@@ -5,11 +5,13 @@ use std::sync::Arc;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use starling_actors::Cluster;
+use tokio::sync::watch;
 
 use super::error::FrameError;
 use super::functions::register_linked;
 use super::mesh_exec::MeshSession;
 use super::planner;
+use super::progress::QueryProgress;
 
 /// A client's session: the tables and functions that its queries know.
 #[derive(Clone)]
@@ -19,18 +21,29 @@ pub struct Frames {
 }
 
 /// What the client keeps.
-struct Session(SessionContext);
+struct Session {
+    context: SessionContext,
+    progress: Arc<watch::Sender<QueryProgress>>,
+}
+
+impl Session {
+    fn new(cluster: &Cluster) -> Session {
+        let progress = Arc::new(watch::Sender::new(QueryProgress::default()));
+        let session = MeshSession { cluster: cluster.downgrade(), progress: Arc::clone(&progress) };
+        Session { context: context(cluster, session), progress }
+    }
+}
 
 impl Frames {
     /// The session of this client: the same one each time.
     pub fn of(cluster: &Cluster) -> Frames {
-        let session = cluster.extension(|| Session(context(cluster)));
+        let session = cluster.extension(|| Session::new(cluster));
         Frames { cluster: cluster.clone(), session }
     }
 
     /// A session of its own, which knows nothing of the client's other ones.
     pub fn fresh(cluster: &Cluster) -> Frames {
-        Frames { cluster: cluster.clone(), session: Arc::new(Session(context(cluster))) }
+        Frames { cluster: cluster.clone(), session: Arc::new(Session::new(cluster)) }
     }
 
     /// The cluster that executes.
@@ -40,7 +53,12 @@ impl Frames {
 
     /// DataFusion's session: whatever is registered there can be queried.
     pub fn context(&self) -> &SessionContext {
-        &self.session.0
+        &self.session.context
+    }
+
+    /// How far the query is that was begun last: its stages and their tasks.
+    pub fn progress(&self) -> watch::Receiver<QueryProgress> {
+        self.session.progress.subscribe()
     }
 
     /// The frame that a query gives. Nothing is read before it is collected; statements such as `CREATE VIEW` take effect
@@ -53,8 +71,7 @@ impl Frames {
     }
 }
 
-fn context(cluster: &Cluster) -> SessionContext {
-    let session = MeshSession { cluster: cluster.downgrade() };
+fn context(cluster: &Cluster, session: MeshSession) -> SessionContext {
     let mut state = SessionStateBuilder::new()
         .with_config(config(cluster).with_extension(Arc::new(session.clone())))
         .with_default_features()
