@@ -51,7 +51,7 @@ pub(super) fn retire(options: &RetireOptions) -> Result<(), CliError> {
     })
 }
 
-async fn connect(options: &ConnectionOptions) -> Result<Cluster, CliError> {
+pub(super) async fn connect(options: &ConnectionOptions) -> Result<Cluster, CliError> {
     let file = ConfigFile::load(options.config.as_deref())?;
     let addrs = parse_addrs(options.join_or(&file))?;
     if addrs.is_empty() {
