@@ -2,7 +2,6 @@
 
 use std::io;
 
-use starling_actors::ClusterError;
 use starling_runtime::task::ClientError;
 
 /// Why files could not be listed, read or copied. Unless it says otherwise, no file was changed.
@@ -159,9 +158,9 @@ pub enum FilesError {
     /// A task failed, or the cluster could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The client of a session has ended.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
+    /// The client has ended.
+    #[error("the connection to the cluster is closed; connect again")]
+    Closed,
 }
 
 impl FilesError {

@@ -22,5 +22,7 @@ mod tests;
 pub use error::FilesError;
 pub use listing::{Copy, FileEntry, Found, Listing, MeshFile};
 pub use mesh::{list, read};
+#[cfg(feature = "frame")]
+pub(crate) use read::modified;
 pub use read::{FILES_MAX, READ_BYTES_MAX};
 pub use transfer::{GetOptions, Got, Put, PutOptions, Targets, get, put};

@@ -4,6 +4,7 @@
 //! executed elsewhere.
 
 mod error;
+pub mod files;
 mod session;
 
 pub use error::FrameError;
