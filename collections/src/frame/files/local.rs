@@ -22,8 +22,10 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-/// A part of a file that is streamed is read in pieces of so many bytes.
+/// A part of a file that is streamed is read in pieces of so many bytes, but for a part that is small enough to be wanted
+/// at once, which would have to be put together again.
 const STREAM_BYTES: u64 = 1 << 20;
+const AT_ONCE_BYTES_MAX: u64 = 8 << 20;
 
 /// The disk of the node.
 #[derive(Debug, Default)]
@@ -92,9 +94,10 @@ fn read_range(file: &File, location: &Path, range: &Range<u64>) -> Result<Bytes>
 
 /// The bytes of a range, piece by piece. The file may have become shorter than when the range was made.
 fn stream_range(file: File, location: Path, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
-    let starts = range.clone().step_by(STREAM_BYTES as usize);
-    stream::iter(starts.map(move |start| read_range(&file, &location, &(start..(start + STREAM_BYTES).min(range.end)))))
-        .boxed()
+    let nbytes = range.end.saturating_sub(range.start);
+    let step = if nbytes <= AT_ONCE_BYTES_MAX { nbytes.max(1) } else { STREAM_BYTES };
+    let pieces = range.clone().step_by(step as usize).map(move |start| start..(start + step).min(range.end));
+    stream::iter(pieces.map(move |piece| read_range(&file, &location, &piece))).boxed()
 }
 
 #[async_trait]

@@ -131,7 +131,7 @@ impl MeshFiles {
         Ok(listing)
     }
 
-    fn remember(&self, listing: &Listing) {
+    pub(super) fn remember(&self, listing: &Listing) {
         let mut known = self.lock();
         if known.files.len() + listing.files.len() > KNOWN_MAX {
             *known = Known::default();

@@ -68,15 +68,16 @@ impl MeshFiles {
         if groups.len() == scan.file_groups.len() || scan.output_partitioning.is_some() {
             return Ok(Transformed::no(node));
         }
-        let was_one = scan.file_groups.len() == 1;
+        // A limit of a single partition is all that limits the rows.
+        let (was_one, limit) = (scan.file_groups.len() == 1, scan.limit);
         let scan = FileScanConfigBuilder::from(scan.clone()).with_file_groups(groups).build();
         let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
         if !was_one {
             return Ok(Transformed::yes(scan));
         }
         Ok(Transformed::yes(match node.output_ordering() {
-            Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering.clone(), scan)),
-            None => Arc::new(CoalescePartitionsExec::new(scan)),
+            Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering.clone(), scan).with_fetch(limit)),
+            None => Arc::new(CoalescePartitionsExec::new(scan).with_fetch(limit)),
         }))
     }
 
