@@ -5,6 +5,7 @@
 
 pub mod bag;
 pub mod csv;
+pub mod files;
 #[cfg(feature = "frame")]
 pub mod frame;
 pub mod stackexchange;

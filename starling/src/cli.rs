@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use starling_actors::{ClusterError, NodeError};
+use starling_collections::files::FilesError;
 use starling_core::ids::TaskId;
 use starling_core::record::ReadError;
 use starling_runtime::secret::SecretError;
@@ -19,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 mod ask;
 mod config;
 mod connection;
+mod data;
 mod memory;
 mod parse;
 mod replay;
@@ -55,6 +57,12 @@ enum Command {
     Explain(ask::ExplainOptions),
     /// Let workers of a running cluster leave, once what only they hold is elsewhere and their tasks are done.
     Retire(ask::RetireOptions),
+    /// Copy a file to nodes of a running cluster.
+    Put(data::PutOptions),
+    /// Copy a file from a node of a running cluster.
+    Get(data::GetOptions),
+    /// List the files that the nodes of a running cluster have, and which node has which.
+    Data(data::DataOptions),
     /// Run the scheduler's machine again from a record that `node --record FILE` has kept.
     Replay(replay::ReplayOptions),
     /// Answer SQL queries over files, on a running cluster or on one inside this process.
@@ -71,7 +79,7 @@ impl Command {
             // What the nodes inside of this process say of each other would stand between the rows.
             #[cfg(feature = "frame")]
             Command::Sql(_) => "error,starling_collections=warn",
-            Command::Explain(_) | Command::Retire(_) | Command::Replay(_) => LOG_OF_NODE,
+            _ => LOG_OF_NODE,
         }
     }
 }
@@ -105,6 +113,8 @@ enum CliError {
     Cluster(Box<ClusterError>),
     #[error(transparent)]
     Client(Box<ClientError>),
+    #[error(transparent)]
+    Files(Box<FilesError>),
     #[error("the answer could not be printed: {0}")]
     Print(std::io::Error),
     #[error("{}: {error}", .file.display())]
@@ -138,6 +148,7 @@ impl CliError {
             | CliError::Node(_)
             | CliError::Cluster(_)
             | CliError::Client(_)
+            | CliError::Files(_)
             | CliError::Print(_)
             | CliError::Record { .. }
             | CliError::NotRecorded(_)
@@ -158,6 +169,12 @@ impl From<ClientError> for CliError {
     }
 }
 
+impl From<FilesError> for CliError {
+    fn from(error: FilesError) -> CliError {
+        CliError::Files(Box::new(error))
+    }
+}
+
 /// Runs the command with these arguments, the program's name first. Gives 2 for a wrong use, 1 for a failure.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
@@ -174,6 +191,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => serve::serve(&cli.node),
         Some(Command::Explain(options)) => ask::explain(&options),
         Some(Command::Retire(options)) => ask::retire(&options),
+        Some(Command::Put(options)) => data::put(&options),
+        Some(Command::Get(options)) => data::get(&options),
+        Some(Command::Data(options)) => data::data(&options),
         Some(Command::Replay(options)) => replay::replay(&options),
         #[cfg(feature = "frame")]
         Some(Command::Sql(options)) => sql::sql(&options),

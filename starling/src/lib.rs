@@ -52,7 +52,7 @@ pub use starling_actors::{
 
 #[cfg(feature = "frame")]
 pub use starling_collections::frame;
-pub use starling_collections::{Bag, BagError, bag, csv, stackexchange};
+pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};
 pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;

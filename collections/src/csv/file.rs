@@ -91,7 +91,7 @@ impl FileStamp {
 }
 
 /// Whether two times in nanoseconds are the same, as far as both are known: a copy may keep only whole seconds.
-pub(super) fn same_time(one: u64, other: u64) -> bool {
+pub(crate) fn same_time(one: u64, other: u64) -> bool {
     const SECOND: u64 = 1_000_000_000;
     let is_whole = one.is_multiple_of(SECOND) || other.is_multiple_of(SECOND);
     one == other || is_whole && one / SECOND == other / SECOND

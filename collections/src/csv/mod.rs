@@ -21,6 +21,7 @@ mod tests;
 pub(crate) use columns::Wanted;
 pub use error::CsvError;
 pub use file::FileStamp;
+pub(crate) use file::same_time;
 pub(crate) use files::absolute;
 pub use files::{CsvFiles, CsvOptions, Scanned};
 pub(crate) use records::Columns;

@@ -69,7 +69,11 @@ impl Batches {
 /// What a batch takes when it is encoded: only the rows that it shows of the buffers that it shares.
 fn nbytes_of(batch: &RecordBatch) -> u64 {
     let columns = batch.columns().iter();
-    columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_buffer_memory_size()) as u64).sum()
+    columns
+        .map(|column| {
+            column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_buffer_memory_size()) as u64
+        })
+        .sum()
 }
 
 impl Serialize for Batches {

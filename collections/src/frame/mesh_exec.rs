@@ -20,6 +20,7 @@ use datafusion::physical_plan::{
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, stream};
 use starling_actors::{Cluster, WeakCluster};
+use starling_core::ids::NodeId;
 use starling_macros::task;
 use starling_runtime::parts::Parts;
 use starling_runtime::task::{ClientError, Future};
@@ -31,10 +32,11 @@ use super::batches::Batches;
 use super::codec;
 use super::cut::{Stage, cut};
 use super::exchange::{ExchangeSourceExec, Read};
+use super::files::MeshFiles;
 use super::metrics::StageMetrics;
 use super::progress::{QueryProgress, StageProgress};
 use super::shown::{self, Told};
-use super::slice::leaves;
+use super::slice::{leaves, slice_leaf};
 use super::stage::{ExchangeInputs, StageCall, stage};
 
 /// A stage whose tasks' copies of the plan would have more bytes together is sent to the workers once.
@@ -44,6 +46,8 @@ const PLAN_BYTES_INLINE_MAX: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct MeshSession {
     pub(super) cluster: WeakCluster,
+    /// Where files are.
+    pub(super) files: MeshFiles,
     /// Told how far the query is, if somebody watches.
     pub(super) progress: Arc<watch::Sender<QueryProgress>>,
 }
@@ -131,6 +135,7 @@ impl MeshExec {
     /// # Errors
     /// A node of the plan cannot be sent to workers, or cannot be cut.
     pub(super) fn try_new(plan: &Arc<dyn ExecutionPlan>, session: &MeshSession, is_analyzed: bool) -> Result<MeshExec> {
+        let plan = &session.files.regroup(Arc::clone(plan))?;
         let stages = cut(plan)?;
         let encode = |stage: &Stage| match stage.stored {
             Some(_) => Ok(Bytes::new()),
@@ -249,6 +254,8 @@ impl Submission {
             false => (None, Some(cluster.scatter(plan).await.map_err(failed)?)),
         };
         let mut tasks = Vec::with_capacity(stage.tasks);
+        let files = &self.session.files;
+        let is_placed = !matches!(files.placement_of(stage.body()), Ok(None));
         for partition in 0..stage.tasks {
             let Inputs { exchanges, wholes, parted, part } = self.inputs_of(stage, partition, outputs)?;
             let call = StageCall {
@@ -264,6 +271,23 @@ impl Submission {
             let mut call = self::stage::task(call, sent.iter().cloned().collect::<Vec<_>>(), wholes, parted);
             if has_parted && let Some((part, of)) = part {
                 call = call.part(part, of, from);
+            }
+            if is_placed {
+                let mut nodes: Option<Vec<NodeId>> = None;
+                leaves(stage.body(), Some(partition), &mut |leaf, partition| {
+                    let leaf =
+                        partition.map_or_else(|| Ok(Arc::clone(leaf)), |partition| slice_leaf(leaf, partition))?;
+                    if let Some(having) = files.placement_of(&leaf)? {
+                        nodes = Some(match nodes.take() {
+                            None => having,
+                            Some(nodes) => nodes.into_iter().filter(|node| having.contains(node)).collect(),
+                        });
+                    }
+                    Ok(())
+                })?;
+                if let Some(nodes) = nodes {
+                    call = call.workers(nodes.iter().map(NodeId::hex));
+                }
             }
             tasks.push(cluster.submit(call));
         }
@@ -335,7 +359,8 @@ fn parts_of(stage: &Stage) -> usize {
 fn gather_metrics(outputs: Vec<Arc<Parts>>, part: u32) -> Result<StageMetrics> {
     let mut all = StageMetrics::default();
     for output in outputs {
-        let told = output.get::<StageMetrics>(part as usize).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let told =
+            output.get::<StageMetrics>(part as usize).map_err(|error| DataFusionError::External(Box::new(error)))?;
         if let Some(told) = told {
             all.merge((*told).clone());
         }
@@ -416,9 +441,7 @@ impl ExecutionPlan for MeshExec {
         let submission = self.submission(context.session_config().options());
         let told = self.told.clone();
         let read = async move { run.read(submission, partition, told).await };
-        let batches = stream::once(read).map_ok(|batches| {
-            stream::iter(batches.batches().to_vec().into_iter().map(Ok))
-        });
+        let batches = stream::once(read).map_ok(|batches| stream::iter(batches.batches().to_vec().into_iter().map(Ok)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches.try_flatten().boxed())))
     }
 

@@ -17,6 +17,7 @@ mod codec;
 mod cut;
 mod error;
 mod exchange;
+pub mod files;
 mod functions;
 mod mesh_exec;
 mod metrics;

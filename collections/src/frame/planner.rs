@@ -126,9 +126,7 @@ fn is_clients(plan: &Arc<dyn ExecutionPlan>) -> bool {
         return plan.children().iter().any(|child| child.output_partitioning().partition_count() > 1);
     }
     let is_thin = plan.is::<GlobalLimitExec>() || plan.is::<ProjectionExec>();
-    is_thin
-        && plan.output_partitioning().partition_count() == 1
-        && plan.children().into_iter().all(is_clients)
+    is_thin && plan.output_partitioning().partition_count() == 1 && plan.children().into_iter().all(is_clients)
 }
 
 /// Whether there is anything to read: a table in memory, files, or what a table function makes.

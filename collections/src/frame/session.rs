@@ -8,6 +8,7 @@ use starling_actors::Cluster;
 use tokio::sync::watch;
 
 use super::error::FrameError;
+use super::files::{MeshFiles, runtime_env};
 use super::functions::register_linked;
 use super::mesh_exec::MeshSession;
 use super::planner;
@@ -23,14 +24,19 @@ pub struct Frames {
 /// What the client keeps.
 struct Session {
     context: SessionContext,
+    /// Where files are.
+    files: MeshFiles,
+    /// How far the query is that was begun last.
     progress: Arc<watch::Sender<QueryProgress>>,
 }
 
 impl Session {
     fn new(cluster: &Cluster) -> Session {
         let progress = Arc::new(watch::Sender::new(QueryProgress::default()));
-        let session = MeshSession { cluster: cluster.downgrade(), progress: Arc::clone(&progress) };
-        Session { context: context(cluster, session), progress }
+        let files = MeshFiles::new(cluster);
+        let session =
+            MeshSession { cluster: cluster.downgrade(), files: files.clone(), progress: Arc::clone(&progress) };
+        Session { context: context(cluster, session), files, progress }
     }
 }
 
@@ -56,6 +62,11 @@ impl Frames {
         &self.session.context
     }
 
+    /// Where the files of tables are: which node has which.
+    pub fn files(&self) -> &MeshFiles {
+        &self.session.files
+    }
+
     /// How far the query is that was begun last: its stages and their tasks.
     pub fn progress(&self) -> watch::Receiver<QueryProgress> {
         self.session.progress.subscribe()
@@ -72,9 +83,14 @@ impl Frames {
 }
 
 fn context(cluster: &Cluster, session: MeshSession) -> SessionContext {
+    let runtime = runtime_env(session.files.registry()).build_arc().unwrap_or_else(|error| {
+        tracing::error!(%error, "the session has no stores of files but the client's own disk");
+        Arc::default()
+    });
     let mut state = SessionStateBuilder::new()
         .with_config(config(cluster).with_extension(Arc::new(session.clone())))
         .with_default_features()
+        .with_runtime_env(runtime)
         .with_physical_optimizer_rules(planner::rules(session))
         .build();
     if let Err(error) = register_linked(&mut state) {

@@ -78,8 +78,15 @@ fn show_node(
 /// What a node shows.
 #[derive(Clone, Copy, Debug)]
 enum Node {
-    Stage { number: usize, tasks: usize, parts: usize },
-    Operator { stage: usize, place: u32 },
+    Stage {
+        number: usize,
+        tasks: usize,
+        parts: usize,
+    },
+    Operator {
+        stage: usize,
+        place: u32,
+    },
     /// What splits the outputs of a stage.
     Splitter,
 }
@@ -106,7 +113,9 @@ impl ShownExec {
 impl DisplayAs for ShownExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.node {
-            Node::Stage { number, tasks, parts } => write!(f, "StageExec: stage={number}, tasks={tasks}, parts={parts}"),
+            Node::Stage { number, tasks, parts } => {
+                write!(f, "StageExec: stage={number}, tasks={tasks}, parts={parts}")
+            }
             _ => self.plan.fmt_as(format, f),
         }
     }

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
-use datafusion::datasource::source::DataSource;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSource;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
@@ -142,7 +142,8 @@ fn slice_node(
     }
 }
 
-fn slice_leaf(plan: &Arc<dyn ExecutionPlan>, partition: usize) -> Result<Arc<dyn ExecutionPlan>> {
+/// The partition of a leaf, by itself.
+pub(super) fn slice_leaf(plan: &Arc<dyn ExecutionPlan>, partition: usize) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(source) = plan.downcast_ref::<ExchangeSourceExec>() {
         return Ok(Arc::new(source.slice()));
     }

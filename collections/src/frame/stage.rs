@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -21,6 +21,7 @@ use starling_runtime::value::{Buffer, Value};
 use super::codec;
 use super::cut::body;
 use super::exchange::TaskInputs;
+use super::files;
 use super::functions::register_linked;
 use super::metrics::StageMetrics;
 use super::sink::Sink;
@@ -81,7 +82,7 @@ impl FrameNode {
 }
 
 fn runtime_env(memory: &MemoryConfig) -> Result<Arc<RuntimeEnv>> {
-    let mut builder = RuntimeEnvBuilder::new();
+    let mut builder = files::runtime_env(files::registry());
     if memory.limit > 0 {
         let bytes = (memory.limit as f64 * OPERATORS_FRACTION) as usize;
         builder = builder.with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
@@ -134,18 +135,25 @@ fn run(plan: &Arc<dyn ExecutionPlan>, call: &StageCall, context: &Arc<TaskContex
     }
     let batch_size = context.session_config().batch_size();
     let mut sink = Sink::new(&plan.schema(), partitioning, batch_size, partition, call.tasks as usize)?;
+    let seen = files::check(&plan, &context.runtime_env())?;
     with_runtime(|runtime| {
         runtime.block_on(async {
-            let mut batches = plan.execute(0, Arc::clone(context))?;
-            while let Some(batch) = batches.next().await {
-                sink.push(batch?)?;
-            }
-            Ok::<_, DataFusionError>(())
+            let outcome = fill(&mut sink, &plan, context).await;
+            // Whatever a file looked like that was changed meanwhile, its change is the cause.
+            seen.again().await.and(outcome)
         })
     })??;
     let parts = sink.finish()?;
     let metrics = call.wants_metrics.then(|| StageMetrics::of(&plan, &origins, &parts));
     Ok(Parts::new(parts.into_iter().map(Value::live).chain(metrics.map(Value::live)).collect()))
+}
+
+async fn fill(sink: &mut Sink, plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<()> {
+    let mut batches = plan.execute(0, Arc::clone(context))?;
+    while let Some(batch) = batches.next().await {
+        sink.push(batch?)?;
+    }
+    Ok(())
 }
 
 thread_local! {

@@ -73,7 +73,7 @@ impl Class {
 
 /// Whether requirements name this worker: by its name, its host, or the beginning of its node's id.
 pub(super) fn is_named(requirements: &Requirements, info: &WorkerInfo) -> bool {
-    let id = info.node.to_string();
+    let id = info.node.hex();
     let names = |name: &String| {
         *name == info.name
             || (!info.host.is_empty() && *name == info.host)

@@ -1,6 +1,7 @@
 //! Values of options, from their texts.
 
 use starling_actors::RecordConfig;
+use starling_collections::files::Targets;
 use starling_core::ids::{JobId, TaskId};
 use starling_core::spec::{Amount, NAME_BYTES_MAX, REQUIREMENTS_MAX, Resources};
 use starling_runtime::mesh::{Multiaddr, parse_addr};
@@ -72,6 +73,25 @@ pub(super) fn parse_task(text: &str) -> Result<TaskId, String> {
     Ok(TaskId::new(JobId(job), index))
 }
 
+/// The nodes that a file goes to, from a text such as `all`, `2` or `rack1-a,9f3c`.
+pub(super) fn parse_targets(text: &str) -> Result<Targets, String> {
+    if text == "all" {
+        return Ok(Targets::All);
+    }
+    // An id may begin with digits only; one of many digits is no count.
+    if let Ok(copies) = text.parse::<u16>() {
+        return match copies {
+            0 => Err("0 copies are none: write all, a number of nodes, or their names".to_owned()),
+            copies => Ok(Targets::Some(copies.into())),
+        };
+    }
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        return Err(format!("{text:?} has an empty name: write all, a number of nodes, or their names, as in a,b"));
+    }
+    Ok(Targets::Named(names))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +135,19 @@ mod tests {
         assert_eq!(parse_task(&task.to_string()), Ok(task));
         for text in ["", "17", "1.", ".1", "1.2.3", "a.b", "4294967296.0", "-1.0"] {
             assert!(parse_task(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn targets_are_all_a_number_or_names() {
+        let named = |names: &[&str]| Ok(Targets::Named(names.iter().map(|&name| name.to_owned()).collect()));
+        assert_eq!(parse_targets("all"), Ok(Targets::All));
+        assert_eq!(parse_targets("2"), Ok(Targets::Some(2)));
+        assert_eq!(parse_targets("worker-1"), named(&["worker-1"]));
+        assert_eq!(parse_targets("a, 9f3c"), named(&["a", "9f3c"]));
+        assert_eq!(parse_targets("3141592653589"), named(&["3141592653589"]));
+        for text in ["", "0", "a,", ",a"] {
+            assert!(parse_targets(text).is_err(), "{text}");
         }
     }
 

@@ -54,7 +54,7 @@ fn a_task_that_no_worker_can_run_waits_for_one_that_can() {
 
 #[test]
 fn a_task_goes_only_to_the_workers_that_it_names() {
-    for name in ["worker 2", "host 2", "02020202"] {
+    for name in ["worker 2", "host 2", "02020202", &"02".repeat(32)] {
         let mut env = Env::with(&[], |_| {});
         env.quietly(|env| (1..4).for_each(|worker| env.join_with(worker, &[])));
         env.submit((0..4).map(|index| restricted(index, &[name], false)).collect());

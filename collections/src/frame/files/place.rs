@@ -1,0 +1,111 @@
+//! Which nodes can run a piece of a plan, by the files in it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::Result;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use starling_core::ids::NodeId;
+
+use super::check::{for_each_scan, is_local, metas_of, path_of, scan_of};
+use super::error::StoreError;
+use super::mesh::MeshFiles;
+
+impl MeshFiles {
+    /// The nodes that have all files of the scans in `plan`, a piece that one task runs; `None` if any node will do, because
+    /// all have them, or the plan has none on nodes' disks.
+    ///
+    /// # Errors
+    /// [`StoreError::Apart`] if no node has all of them. [`MeshFiles::regroup`] prevents that for the files of one table.
+    pub fn placement_of(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<NodeId>>> {
+        let mut nodes: Option<Vec<NodeId>> = None;
+        let mut first = None;
+        for_each_scan(plan, |scan| {
+            if !is_local(scan) {
+                return Ok(());
+            }
+            let locations: BTreeSet<_> = metas_of(scan).map(|meta| &meta.location).collect();
+            for location in locations {
+                let path = path_of(location)?;
+                let Some(having) = self.placement(&path) else { continue };
+                let both = match &nodes {
+                    None => having,
+                    Some(nodes) => nodes.iter().copied().filter(|node| having.contains(node)).collect(),
+                };
+                if both.is_empty() {
+                    let one = first.take().unwrap_or_else(|| path.clone());
+                    return Err(StoreError::Apart { one, other: path }.into());
+                }
+                nodes = Some(both);
+                first.get_or_insert(path);
+            }
+            Ok(())
+        })?;
+        Ok(nodes)
+    }
+
+    /// The plan with the files of each scan grouped so that every group can be read on one node. A group of files that lie
+    /// apart becomes several, so a scan may have more partitions than before; one that had a single partition is merged
+    /// into one again. For the finished plan, before it is cut.
+    pub fn regroup(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        // Up from the leaves, so that what is put over a scan is not looked at again.
+        plan.transform_up(|node| self.regroup_scan(node)).map(|transformed| transformed.data)
+    }
+
+    fn regroup_scan(&self, node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+        let Some(scan) = scan_of(&node).filter(|scan| is_local(scan)) else { return Ok(Transformed::no(node)) };
+        let mut groups = Vec::with_capacity(scan.file_groups.len());
+        for group in &scan.file_groups {
+            groups.extend(self.split(group)?);
+        }
+        // A declared partitioning says which rows are in which group: they must stay where they are.
+        if groups.len() == scan.file_groups.len() || scan.output_partitioning.is_some() {
+            return Ok(Transformed::no(node));
+        }
+        // A limit of a single partition is all that limits the rows.
+        let (was_one, limit) = (scan.file_groups.len() == 1, scan.limit);
+        let scan = FileScanConfigBuilder::from(scan.clone()).with_file_groups(groups).build();
+        let scan: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
+        if !was_one {
+            return Ok(Transformed::yes(scan));
+        }
+        Ok(Transformed::yes(match node.output_ordering() {
+            Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering.clone(), scan).with_fetch(limit)),
+            None => Arc::new(CoalescePartitionsExec::new(scan).with_fetch(limit)),
+        }))
+    }
+
+    /// The files of a group in groups that one node has each, in their order: each file goes to the first group whose nodes
+    /// have it, too.
+    fn split(&self, group: &FileGroup) -> Result<Vec<FileGroup>> {
+        let mut split: Vec<(Option<Vec<NodeId>>, Vec<PartitionedFile>)> = Vec::new();
+        for file in group.files() {
+            let having = self.placement(&path_of(&file.object_meta.location)?);
+            let common = |nodes: &Option<Vec<NodeId>>| match (nodes, &having) {
+                (None, having) => Some(having.clone()),
+                (nodes, None) => Some(nodes.clone()),
+                (Some(nodes), Some(having)) => {
+                    let both: Vec<NodeId> = nodes.iter().copied().filter(|node| having.contains(node)).collect();
+                    (!both.is_empty()).then_some(Some(both))
+                }
+            };
+            match split.iter_mut().find_map(|(nodes, files)| common(nodes).map(|common| (common, nodes, files))) {
+                Some((common, nodes, files)) => {
+                    *nodes = common;
+                    files.push(file.clone());
+                }
+                None => split.push((having, vec![file.clone()])),
+            }
+        }
+        if split.len() <= 1 {
+            return Ok(vec![group.clone()]);
+        }
+        Ok(split.into_iter().map(|(_, files)| FileGroup::new(files)).collect())
+    }
+}

@@ -1,0 +1,4 @@
+mod changes;
+mod placing;
+mod server;
+mod stores;
