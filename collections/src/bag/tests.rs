@@ -57,11 +57,11 @@ async fn an_empty_bag_has_answers() {
     let cluster = cluster().await;
     let bag = Bag::<u64>::from_sequence(&cluster, Vec::new(), 4).unwrap();
     assert_eq!(bag.count().await.unwrap(), 0);
-    assert_eq!(bag.collect().await.unwrap(), []);
+    assert_eq!(bag.collect().await.unwrap(), [0_u64; 0]);
     let add = task!(|a: u64, b: u64| a + b);
     assert_eq!(bag.fold(7, add.clone(), add).await.unwrap(), 7);
     assert_eq!(bag.clone().frequencies().collect().await.unwrap(), []);
-    assert_eq!(bag.topk(2, task!(|n: &u64| *n)).await.unwrap(), []);
+    assert_eq!(bag.topk(2, task!(|n: &u64| *n)).await.unwrap(), [0_u64; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,13 @@ pub use file::FileStamp;
 pub(crate) use files::absolute;
 pub use files::{CsvFiles, CsvOptions, Scanned};
 pub(crate) use records::Columns;
+#[cfg(feature = "frame")]
+pub(crate) use scan::{BlockScan, Marks};
+#[cfg(feature = "frame")]
+pub(crate) use split::{OddQuotes, first_stray, record_ends};
 pub use split::{Range, Split};
+#[cfg(feature = "frame")]
+pub(crate) use tasks::{BYTE_ORDER_MARK, scan as scan_task};
 pub(crate) use tasks::{fault, first_fault, open_records};
 #[cfg(test)]
 pub(crate) use tests::real_posts;

@@ -3,6 +3,7 @@
 //! A session of [`Frames`] is DataFusion's own, so all of its SQL and its `DataFrame` are there. Only the physical plan is
 //! executed elsewhere.
 
+pub mod csv;
 mod error;
 mod session;
 
