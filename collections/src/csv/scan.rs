@@ -56,6 +56,7 @@ impl BlockScan {
     }
 
     /// Whether a quote within the block is stray, given how the block starts.
+    #[cfg(feature = "frame")]
     pub(crate) fn is_stray(&self, starts_inside: bool) -> bool {
         if starts_inside { self.stray_if_inside } else { self.stray_if_outside }
     }

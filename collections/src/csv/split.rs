@@ -6,7 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::scan::{BlockScan, Marks};
+use super::scan::BlockScan;
+#[cfg(feature = "frame")]
+use super::scan::Marks;
 
 /// Bytes `start..end` of a file: whole records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
