@@ -10,6 +10,7 @@ mod columns;
 mod cuts;
 mod error;
 mod exec;
+mod factory;
 mod fields;
 mod options;
 mod part;
@@ -23,5 +24,6 @@ mod tests;
 
 pub use error::CsvTableError;
 pub use exec::CsvScanExec;
+pub use factory::CsvTableFactory;
 pub use options::{CsvReadOptions, OnBadRow};
 pub use table::CsvTable;

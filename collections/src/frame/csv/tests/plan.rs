@@ -7,6 +7,7 @@ use datafusion::common::stats::Precision;
 use datafusion::physical_plan::StatisticsArgs;
 use datafusion::physical_plan::statistics::StatisticsContext;
 
+use super::super::CsvTableFactory;
 use super::super::part::{Part, deal};
 use super::*;
 use crate::stackexchange::{GenerateOptions, generate};
@@ -173,4 +174,45 @@ fn pieces_are_dealt_out_in_order_and_evenly() {
         assert!(largest.unwrap() <= 70 / count as u64 + 20, "{count}: {parts:?}");
     }
     assert_eq!(deal([], 3), vec![Vec::new()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_makes_tables() {
+    let bench = Bench::new().await;
+    bench.write("d/y=1/a.csv", "id;body\n1;'x;\n'\n2\n3;-\n");
+    bench.write("d/y=2/a.csv", "id;body\n4;y\n");
+    let folder = bench.path("d/");
+    let factory = CsvTableFactory::new(&bench.cluster);
+    let mut state = context(2).state();
+    state.table_factories_mut().insert("CSV".to_owned(), Arc::new(factory));
+    let context = SessionContext::new_with_state(state);
+    let run = async |query: &str| {
+        let frame = context.sql(query).await.map_err(|error| chain(&error))?;
+        let batches = frame.collect().await.map_err(|error| chain(&error))?;
+        Ok::<_, String>(datafusion::arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string())
+    };
+    let create = |name: &str, columns: &str, options: &str| {
+        format!(
+            "create external table {name} {columns} stored as csv partitioned by (y) location '{folder}' \
+             options ('format.delimiter' ';', 'format.quote' '''', {options} 'format.has_header' 'true')"
+        )
+    };
+    run(&create("inferred", "", "'on_bad_row' 'skip', 'null_values' '-,NA',")).await.unwrap();
+    let rows =
+        run("select id, coalesce(body, 'none') as body, y from inferred where id > 1 order by id").await.unwrap();
+    let cells: Vec<String> =
+        rows.lines().map(|line| line.replace(' ', "")).filter(|line| line.starts_with('|')).collect();
+    assert_eq!(cells, ["|id|body|y|", "|3|none|1|", "|4|y|2|"]);
+
+    run(&create("declared", "(n double, text varchar, y int)", "'format.truncated_rows' 'true',")).await.unwrap();
+    let rows = run("select sum(n), sum(y), count(text) from declared").await.unwrap();
+    assert!(rows.replace(' ', "").contains("|10.0|5|3|"), "{rows}");
+    for (options, expected) in [
+        ("'on_bad_row' 'ignore',", "on_bad_row is ignore; it may be fail or skip"),
+        ("'format.null_regex' 'x',", "null_regex is not supported"),
+        ("'format.no_such' 'x',", "no_such"),
+    ] {
+        let error = run(&create("wrong", "", options)).await.unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
 }
