@@ -10,6 +10,7 @@ mod columns;
 mod error;
 mod file;
 mod files;
+mod mask;
 mod records;
 mod scan;
 mod split;
@@ -23,6 +24,8 @@ pub use error::CsvError;
 pub use file::FileStamp;
 pub(crate) use files::absolute;
 pub use files::{CsvFiles, CsvOptions, Scanned};
+#[cfg(feature = "frame")]
+pub(crate) use mask::{WINDOW, mask};
 pub(crate) use records::Columns;
 #[cfg(feature = "frame")]
 pub(crate) use scan::{BlockScan, Marks};

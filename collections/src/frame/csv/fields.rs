@@ -6,6 +6,7 @@
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::options::Format;
+use crate::csv::{WINDOW, mask};
 
 /// A wanted field, as a piece of the bytes that it was found in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,16 @@ pub(super) enum Found {
     More(usize),
     /// The field that a quote opens here is never closed.
     Unclosed(usize),
+}
+
+/// Where a quoted field's closing quote is.
+enum Closing {
+    /// There, and how the text before it is to be taken.
+    At(usize, Form),
+    /// Perhaps at the end of the bytes: what follows would tell.
+    Cut,
+    /// Not in these bytes.
+    Missing,
 }
 
 /// No column: a field that nobody wants.
@@ -132,25 +143,15 @@ impl Splitter {
     /// The quoted field at `open`: where it ends. `start` is the record's start.
     #[inline]
     fn quoted(&self, bytes: &[u8], open: usize, at_end: bool, start: usize, span: &mut Span) -> Result<usize, Found> {
-        let unfinished = if at_end { Found::Unclosed(open) } else { Found::More(start) };
-        let mut form = Form::Plain;
-        let mut at = open + 1;
-        let close = loop {
-            let found = match self.escape {
-                None => find_quote(bytes, at, self.quote),
-                Some(escape) => bytes.get(at..).and_then(|rest| memchr2(self.quote, escape, rest)).map(|n| at + n),
-            };
-            let Some(found) = found else { return Err(unfinished) };
-            match bytes.get(found + 1) {
-                // A quote at the end may be the first of two.
-                None if !at_end => return Err(Found::More(start)),
-                Some(&next) if bytes[found] != self.quote || next == self.quote => {
-                    form = Form::Escaped;
-                    at = found + 2;
-                }
-                None if bytes[found] != self.quote => return Err(unfinished),
-                _ => break found,
-            }
+        let closing = match self.escape {
+            None => self.closing_quote(bytes, open + 1, at_end),
+            Some(escape) => self.closing_quote_escaped(bytes, open + 1, at_end, escape),
+        };
+        let (close, form) = match closing {
+            Closing::At(close, form) => (close, form),
+            Closing::Cut => return Err(Found::More(start)),
+            Closing::Missing if at_end => return Err(Found::Unclosed(open)),
+            Closing::Missing => return Err(Found::More(start)),
         };
         *span = Span { start: open + 1, end: close, form };
         let after = close + 1;
@@ -166,6 +167,70 @@ impl Splitter {
         let end = self.plain_end(bytes, after);
         *span = Span { start: open, end, form: Form::Tailed };
         Ok(end)
+    }
+
+    /// The quote that closes the field whose text begins at `at`.
+    #[inline]
+    fn closing_quote(&self, bytes: &[u8], mut at: usize, at_end: bool) -> Closing {
+        let mut form = Form::Plain;
+        while let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
+            let mut quotes = mask(window, self.quote);
+            let mut next = at + WINDOW;
+            while quotes != 0 {
+                let place = quotes.trailing_zeros();
+                if quotes >> place & 3 == 3 {
+                    form = Form::Escaped;
+                    quotes &= !(3 << place);
+                } else if place as usize + 1 < WINDOW {
+                    return Closing::At(at + place as usize, form);
+                } else {
+                    // The last of the window: what follows tells.
+                    match bytes.get(next) {
+                        Some(byte) if *byte == self.quote => {
+                            form = Form::Escaped;
+                            next += 1;
+                        }
+                        None if !at_end => return Closing::Cut,
+                        _ => return Closing::At(at + place as usize, form),
+                    }
+                    quotes = 0;
+                }
+            }
+            at = next;
+        }
+        loop {
+            let Some(found) = bytes.get(at..).and_then(|rest| memchr(self.quote, rest)) else {
+                return Closing::Missing;
+            };
+            match bytes.get(at + found + 1) {
+                Some(byte) if *byte == self.quote => {
+                    form = Form::Escaped;
+                    at += found + 2;
+                }
+                // It may be the first of two.
+                None if !at_end => return Closing::Cut,
+                _ => return Closing::At(at + found, form),
+            }
+        }
+    }
+
+    /// The same where `escape` makes the next byte text.
+    fn closing_quote_escaped(&self, bytes: &[u8], mut at: usize, at_end: bool, escape: u8) -> Closing {
+        let mut form = Form::Plain;
+        loop {
+            let found = bytes.get(at..).and_then(|rest| memchr2(self.quote, escape, rest));
+            let Some(found) = found.map(|found| at + found) else { return Closing::Missing };
+            let is_quote = bytes[found] == self.quote;
+            match bytes.get(found + 1) {
+                Some(&next) if !is_quote || next == self.quote => {
+                    form = Form::Escaped;
+                    at = found + 2;
+                }
+                None if !at_end => return Closing::Cut,
+                None if !is_quote => return Closing::Missing,
+                _ => return Closing::At(found, form),
+            }
+        }
     }
 
     /// The place of the first delimiter or line end from `at` on, or the end.
@@ -249,20 +314,4 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 #[inline(always)]
 fn zeros(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & TOPS
-}
-
-/// The first quote from `at` on. Many quoted fields are short: the next bytes are looked at before memchr is called.
-#[inline]
-fn find_quote(bytes: &[u8], at: usize, quote: u8) -> Option<usize> {
-    let quotes = u64::from(quote) * ONES;
-    let mut at = at;
-    for _ in 0..2 {
-        let Some(word) = word(bytes, at) else { break };
-        let found = zeros(word ^ quotes);
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    memchr(quote, bytes.get(at..)?).map(|found| at + found)
 }
