@@ -18,6 +18,7 @@ use datafusion_proto::physical_plan::{
 use datafusion_proto::protobuf;
 use prost::Message;
 
+use super::csv::CsvScanExec;
 use super::exchange::{ExchangeSourceExec, Read};
 
 /// The encoding of a stage's plan.
@@ -39,6 +40,9 @@ struct FrameCodec;
 struct Node {
     #[prost(message, optional, tag = "1")]
     exchange: Option<ExchangeNode>,
+    /// A [`CsvScanExec`].
+    #[prost(bytes = "vec", optional, tag = "2")]
+    csv: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -81,6 +85,8 @@ impl PhysicalExtensionCodec for FrameCodec {
                 partitioning: Some(serialize_partitioning(source.properties().output_partitioning(), self, converter)?),
                 ordering: serialize_physical_sort_exprs(ordering, self, converter)?,
             });
+        } else if let Some(scan) = node.downcast_ref::<CsvScanExec>() {
+            encoded.csv = Some(scan.encode()?);
         } else {
             return Err(DataFusionError::NotImplemented(format!("{} cannot be sent to a worker", node.name())));
         }
@@ -95,6 +101,9 @@ impl PhysicalExtensionCodec for FrameCodec {
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let node = Node::decode(buf).map_err(|error| malformed(&error.to_string()))?;
+        if let Some(scan) = node.csv {
+            return CsvScanExec::decode(&scan, context);
+        }
         let Some(source) = node.exchange else { return Err(malformed("a node of no kind")) };
         let schema: Schema = source.schema.as_ref().ok_or_else(|| malformed("no schema"))?.try_into()?;
         let context = PhysicalPlanDecodeContext::new(context, self);

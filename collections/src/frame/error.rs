@@ -3,6 +3,7 @@
 use datafusion::error::DataFusionError;
 use starling_runtime::task::ClientError;
 
+use super::csv::CsvTableError;
 use super::tables::TableError;
 
 /// Why a query has no answer. Nothing was changed, unless the query itself was to change something.
@@ -14,6 +15,9 @@ pub enum FrameError {
     /// Files are no table.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// CSV files cannot be opened as a table.
+    #[error(transparent)]
+    Csv(#[from] CsvTableError),
     /// The cluster could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),

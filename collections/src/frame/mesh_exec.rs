@@ -30,6 +30,7 @@ use tokio::task::JoinHandle;
 
 use super::batches::Batches;
 use super::codec;
+use super::csv::CsvScanExec;
 use super::cut::{Stage, cut};
 use super::exchange::{ExchangeSourceExec, Read};
 use super::files::MeshFiles;
@@ -255,7 +256,11 @@ impl Submission {
         };
         let mut tasks = Vec::with_capacity(stage.tasks);
         let files = &self.session.files;
-        let is_placed = !matches!(files.placement_of(stage.body()), Ok(None));
+        let mut is_placed = false;
+        leaves(stage.body(), None, &mut |leaf, _| {
+            is_placed |= !matches!(placement(files, leaf), Ok(None));
+            Ok(())
+        })?;
         for partition in 0..stage.tasks {
             let Inputs { exchanges, wholes, parted, part } = self.inputs_of(stage, partition, outputs)?;
             let call = StageCall {
@@ -277,7 +282,7 @@ impl Submission {
                 leaves(stage.body(), Some(partition), &mut |leaf, partition| {
                     let leaf =
                         partition.map_or_else(|| Ok(Arc::clone(leaf)), |partition| slice_leaf(leaf, partition))?;
-                    if let Some(having) = files.placement_of(&leaf)? {
+                    if let Some(having) = placement(files, &leaf)? {
                         nodes = Some(match nodes.take() {
                             None => having,
                             Some(nodes) => nodes.into_iter().filter(|node| having.contains(node)).collect(),
@@ -344,6 +349,26 @@ struct Inputs {
     parted: Vec<Future<Parts>>,
     /// Which part is taken of those, and of how many.
     part: Option<(usize, usize)>,
+}
+
+/// The nodes that have all files of a leaf; `None` if any node will do.
+fn placement(files: &MeshFiles, leaf: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<NodeId>>> {
+    let Some(scan) = leaf.downcast_ref::<CsvScanExec>() else { return files.placement_of(leaf) };
+    let mut nodes: Option<Vec<NodeId>> = None;
+    for path in (0..scan.properties().partitioning.partition_count()).flat_map(|partition| scan.paths(partition)) {
+        let Some(having) = files.placement(&path) else { continue };
+        let both = match nodes.take() {
+            None => having,
+            Some(nodes) => nodes.into_iter().filter(|node| having.contains(node)).collect(),
+        };
+        if both.is_empty() {
+            let what =
+                format!("no node has all files of a partition, {path} among them: copy them to one with `node put`");
+            return Err(DataFusionError::Execution(what));
+        }
+        nodes = Some(both);
+    }
+    Ok(nodes)
 }
 
 /// How many parts of rows the outputs of a stage have.

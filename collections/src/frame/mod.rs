@@ -14,6 +14,7 @@
 
 mod batches;
 mod codec;
+pub mod csv;
 mod cut;
 mod error;
 mod exchange;
@@ -33,12 +34,13 @@ mod stage;
 mod stored;
 mod tables;
 
+pub use csv::OnBadRow;
 pub use error::FrameError;
 pub use functions::LinkedFunctions;
 pub use persist::Persist;
 pub use progress::{QueryProgress, StageProgress};
 pub use session::{FrameExt, Frames};
-pub use tables::{OnBadRow, TableError, TableFormat, TableOptions, TableSource};
+pub use tables::{TableError, TableFormat, TableOptions, TableSource};
 
 /// The DataFusion that sessions are of.
 pub use datafusion;

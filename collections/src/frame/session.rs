@@ -7,6 +7,7 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use starling_actors::Cluster;
 use tokio::sync::watch;
 
+use super::csv::CsvTableFactory;
 use super::error::FrameError;
 use super::files::{MeshFiles, runtime_env};
 use super::functions::register_linked;
@@ -93,6 +94,7 @@ fn context(cluster: &Cluster, session: MeshSession) -> SessionContext {
         .with_runtime_env(runtime)
         .with_physical_optimizer_rules(planner::rules(session))
         .build();
+    state.table_factories_mut().insert("CSV".to_owned(), Arc::new(CsvTableFactory::new(cluster)));
     if let Err(error) = register_linked(&mut state) {
         tracing::error!(%error, "functions of this binary could not be registered");
     }

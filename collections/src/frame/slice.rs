@@ -15,6 +15,7 @@ use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary};
 
+use super::csv::CsvScanExec;
 use super::exchange::ExchangeSourceExec;
 
 /// What becomes of a node when partition `p` of it is wanted.
@@ -146,6 +147,9 @@ fn slice_node(
 pub(super) fn slice_leaf(plan: &Arc<dyn ExecutionPlan>, partition: usize) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(source) = plan.downcast_ref::<ExchangeSourceExec>() {
         return Ok(Arc::new(source.slice()));
+    }
+    if let Some(scan) = plan.downcast_ref::<CsvScanExec>() {
+        return Ok(scan.slice(partition)?);
     }
     if plan.output_partitioning().partition_count() == 1 {
         return Ok(Arc::clone(plan));

@@ -7,14 +7,12 @@ use std::fmt;
 use std::path::Component;
 use std::sync::Arc;
 
-use datafusion::arrow::csv::reader::Format;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::arrow::ArrowFormat;
 use datafusion::datasource::file_format::avro::AvroFormat;
-use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -26,6 +24,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use url::Url;
 
+use super::csv::{CsvReadOptions, CsvTable, OnBadRow};
 use super::error::FrameError;
 use super::session::Frames;
 
@@ -93,16 +92,6 @@ impl fmt::Display for TableFormat {
     }
 }
 
-/// What is done with a row that does not fit its table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnBadRow {
-    /// The query fails and says where the row is.
-    #[default]
-    Error,
-    /// It is left out and counted.
-    Skip,
-}
-
 /// How files are read.
 #[derive(Clone, Debug)]
 pub struct TableOptions {
@@ -128,7 +117,7 @@ impl Default for TableOptions {
             quote: b'"',
             schema: None,
             infer_rows: 1_000,
-            on_bad_row: OnBadRow::Error,
+            on_bad_row: OnBadRow::Fail,
         }
     }
 }
@@ -280,7 +269,7 @@ impl Frames {
     /// [`FrameError::Table`] if the files are not there, or are no table.
     pub async fn register(&self, name: &str, source: TableSource) -> Result<(), FrameError> {
         let name = TableReference::from(name);
-        let table = provider(&self.context().state(), &source, Some(&name)).await?;
+        let table = self.provider(&source, Some(&name)).await?;
         self.context().deregister_table(name.clone())?;
         self.context().register_table(name, table)?;
         Ok(())
@@ -291,89 +280,23 @@ impl Frames {
     /// # Errors
     /// As [`Frames::register`].
     pub async fn read(&self, source: TableSource) -> Result<DataFrame, FrameError> {
-        let table = provider(&self.context().state(), &source, None).await?;
+        let table = self.provider(&source, None).await?;
         Ok(self.context().read_table(table)?)
     }
 
-    /// A frame of CSV files, compressed or not. Fields in quotes may hold newlines.
-    ///
-    /// # Errors
-    /// As [`Frames::register`].
-    pub async fn read_csv(
+    /// What queries read these files through.
+    async fn provider(
         &self,
-        locations: impl IntoIterator<Item = impl Into<String>>,
-        options: TableOptions,
-    ) -> Result<DataFrame, FrameError> {
-        self.read(TableSource::of(locations).format(TableFormat::Csv).options(options)).await
+        source: &TableSource,
+        name: Option<&TableReference>,
+    ) -> Result<Arc<dyn TableProvider>, FrameError> {
+        let state = self.context().state();
+        let found = Found::find(&state, source, name).await?;
+        match found.format(source).await? {
+            Some(format) => Ok(found.listing(&state, format, source).await?),
+            None => Ok(CsvTable::open(self.cluster(), source.locations.clone(), found.csv_options(source)).await?),
+        }
     }
-
-    /// A frame of Parquet files.
-    ///
-    /// # Errors
-    /// As [`Frames::register`].
-    pub async fn read_parquet(
-        &self,
-        locations: impl IntoIterator<Item = impl Into<String>>,
-        options: TableOptions,
-    ) -> Result<DataFrame, FrameError> {
-        self.read(TableSource::of(locations).format(TableFormat::Parquet).options(options)).await
-    }
-
-    /// A frame of JSON files, compressed or not: an object a line, or an array of objects.
-    ///
-    /// # Errors
-    /// As [`Frames::register`].
-    pub async fn read_json(
-        &self,
-        locations: impl IntoIterator<Item = impl Into<String>>,
-        options: TableOptions,
-    ) -> Result<DataFrame, FrameError> {
-        self.read(TableSource::of(locations).format(TableFormat::Json).options(options)).await
-    }
-
-    /// A frame of Avro files.
-    ///
-    /// # Errors
-    /// As [`Frames::register`].
-    pub async fn read_avro(
-        &self,
-        locations: impl IntoIterator<Item = impl Into<String>>,
-        options: TableOptions,
-    ) -> Result<DataFrame, FrameError> {
-        self.read(TableSource::of(locations).format(TableFormat::Avro).options(options)).await
-    }
-
-    /// A frame of Arrow IPC files.
-    ///
-    /// # Errors
-    /// As [`Frames::register`].
-    pub async fn read_arrow(
-        &self,
-        locations: impl IntoIterator<Item = impl Into<String>>,
-        options: TableOptions,
-    ) -> Result<DataFrame, FrameError> {
-        self.read(TableSource::of(locations).format(TableFormat::Arrow).options(options)).await
-    }
-}
-
-/// What queries read these files through.
-async fn provider(
-    state: &dyn Session,
-    source: &TableSource,
-    name: Option<&TableReference>,
-) -> Result<Arc<dyn TableProvider>, TableError> {
-    let found = Found::find(state, source, name).await?;
-    let format = found.format(source).await?;
-    let schema = match &source.options.schema {
-        Some(schema) => Arc::clone(schema),
-        None => found.schema(state, &*format, source.options.infer_rows).await?,
-    };
-    let options = ListingOptions::new(format)
-        .with_file_extension(found.extension.clone())
-        .with_table_partition_cols(found.partitions.clone());
-    let config = ListingTableConfig::new_with_multi_paths(found.urls).with_listing_options(options).with_schema(schema);
-    let cache = state.runtime_env().cache_manager.get_file_statistic_cache();
-    Ok(Arc::new(ListingTable::try_new(config)?.with_cache(cache)))
 }
 
 /// What stands behind a [`TableSource`].
@@ -494,24 +417,16 @@ impl Found {
         Ok(found)
     }
 
-    async fn format(&self, source: &TableSource) -> Result<Arc<dyn FileFormat>, TableError> {
-        let TableOptions { has_header, delimiter, quote, infer_rows, on_bad_row, .. } = source.options;
+    /// What DataFusion reads the files as; `None` for CSV, which is read by our own reader.
+    async fn format(&self, source: &TableSource) -> Result<Option<Arc<dyn FileFormat>>, TableError> {
+        let TableOptions { infer_rows, on_bad_row, .. } = source.options;
         let format = self.kind.format;
-        if on_bad_row == OnBadRow::Skip {
+        let is_csv = matches!(format, TableFormat::Csv | TableFormat::Tsv);
+        if on_bad_row == OnBadRow::Skip && !is_csv {
             return Err(TableError::NoSkipping { format });
         }
-        let csv = |delimiter| {
-            CsvFormat::default()
-                .with_has_header(has_header)
-                .with_delimiter(delimiter)
-                .with_quote(quote)
-                .with_newlines_in_values(true)
-                .with_schema_infer_max_rec(infer_rows)
-                .with_file_compression_type(self.kind.compression)
-        };
-        Ok(match format {
-            TableFormat::Csv => Arc::new(csv(delimiter.unwrap_or(b','))),
-            TableFormat::Tsv => Arc::new(csv(delimiter.unwrap_or(b'\t'))),
+        Ok(Some(match format {
+            TableFormat::Csv | TableFormat::Tsv => return Ok(None),
             TableFormat::Json => Arc::new(
                 JsonFormat::default()
                     .with_schema_infer_max_rec(infer_rows)
@@ -521,7 +436,44 @@ impl Found {
             TableFormat::Parquet => Arc::new(ParquetFormat::default()),
             TableFormat::Avro => Arc::new(AvroFormat),
             TableFormat::Arrow => Arc::new(ArrowFormat),
-        })
+        }))
+    }
+
+    /// A table that DataFusion reads.
+    async fn listing(
+        self,
+        state: &dyn Session,
+        format: Arc<dyn FileFormat>,
+        source: &TableSource,
+    ) -> Result<Arc<dyn TableProvider>, TableError> {
+        let schema = match &source.options.schema {
+            Some(schema) => Arc::clone(schema),
+            None => self.schema(state, &*format).await?,
+        };
+        let options =
+            ListingOptions::new(format).with_file_extension(self.extension).with_table_partition_cols(self.partitions);
+        let config =
+            ListingTableConfig::new_with_multi_paths(self.urls).with_listing_options(options).with_schema(schema);
+        let cache = state.runtime_env().cache_manager.get_file_statistic_cache();
+        Ok(Arc::new(ListingTable::try_new(config)?.with_cache(cache)))
+    }
+
+    /// How the files are read if they are CSV.
+    fn csv_options(&self, source: &TableSource) -> CsvReadOptions {
+        let TableOptions { has_header, delimiter, quote, schema, infer_rows, on_bad_row } = source.options.clone();
+        let default = if self.kind.format == TableFormat::Tsv { b'\t' } else { b',' };
+        CsvReadOptions {
+            has_header,
+            delimiter: delimiter.unwrap_or(default),
+            quote,
+            schema,
+            schema_infer_max_rec: infer_rows,
+            on_bad_row,
+            compression: Some(self.kind.compression),
+            file_extension: without_compression(&self.extension).0.to_owned(),
+            partition_columns: Some(self.partitions.clone()),
+            ..CsvReadOptions::default()
+        }
     }
 
     /// Whether the first file with anything in it begins an array.
@@ -532,57 +484,13 @@ impl Found {
     }
 
     /// The columns of all files together.
-    async fn schema(
-        &self,
-        state: &dyn Session,
-        format: &dyn FileFormat,
-        infer_rows: usize,
-    ) -> Result<SchemaRef, TableError> {
+    async fn schema(&self, state: &dyn Session, format: &dyn FileFormat) -> Result<SchemaRef, TableError> {
         // An empty file has no columns, and would be an error in some formats.
         let files: Vec<ObjectMeta> = self.files.iter().filter(|file| file.size > 0).cloned().collect();
-        if let Some(format) = (format as &dyn std::any::Any).downcast_ref::<CsvFormat>() {
-            return self.csv_schema(format, &files, infer_rows).await;
-        }
         match format.infer_schema(state, &self.store, &files).await {
             Ok(schema) => Ok(schema),
             Err(error) => Err(self.misfit(state, format, &files).await.unwrap_or(TableError::Read(error))),
         }
-    }
-
-    /// The columns of CSV files, from the first rows. DataFusion's own way takes a backslash for an escape, and so finds
-    /// the wrong ends of records.
-    async fn csv_schema(
-        &self,
-        format: &CsvFormat,
-        files: &[ObjectMeta],
-        infer_rows: usize,
-    ) -> Result<SchemaRef, TableError> {
-        let has_header = format.has_header().unwrap_or(true);
-        let mut left = infer_rows;
-        let mut schemas = Vec::new();
-        for file in files {
-            let (bytes, is_whole) = self.beginning(file).await?;
-            let mut rows = left;
-            if !is_whole {
-                // The last record may be cut.
-                let mut records = csv::ReaderBuilder::new();
-                records.has_headers(has_header).delimiter(format.delimiter()).quote(format.quote()).flexible(true);
-                rows = rows.min(records.from_reader(&*bytes).byte_records().count().saturating_sub(1));
-            }
-            let reader =
-                Format::default().with_header(has_header).with_delimiter(format.delimiter()).with_quote(format.quote());
-            let inferred = reader.infer_schema(&*bytes, Some(rows));
-            let (schema, read) = inferred.map_err(|problem| {
-                DataFusionError::from(problem).context(format!("the columns of {} could not be told", self.shown(file)))
-            })?;
-            schemas.push(schema);
-            left -= read.min(left);
-            if left == 0 {
-                break;
-            }
-        }
-        let merged = Schema::try_merge(schemas).map_err(DataFusionError::from)?;
-        Ok(Arc::new(merged))
     }
 
     /// The first bytes of a file, decompressed, and whether they are all.

@@ -125,7 +125,7 @@ enum OnBadRowArg {
 impl From<OnBadRowArg> for OnBadRow {
     fn from(on_bad_row: OnBadRowArg) -> OnBadRow {
         match on_bad_row {
-            OnBadRowArg::Error => OnBadRow::Error,
+            OnBadRowArg::Error => OnBadRow::Fail,
             OnBadRowArg::Skip => OnBadRow::Skip,
         }
     }
