@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod csv;
+mod h2o;
 mod measure;
 mod peers;
 mod processes;
@@ -81,6 +82,18 @@ enum What {
         /// The scale factor: 1 is about a gigabyte of text; by default 1, with --quick or --check 0.1.
         #[arg(long, value_name = "X", value_parser = scale_factor, allow_negative_numbers = true)]
         sf: Option<f64>,
+
+        #[command(flatten)]
+        check: Check,
+
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The ten group-by and five join questions of h2o.ai, every answer compared with plain DataFusion's.
+    H2o {
+        /// How many rows the large tables have; by default 10,000,000, with --quick a tenth, with --check a hundredth.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
+        rows: Option<u64>,
 
         #[command(flatten)]
         check: Check,
@@ -217,6 +230,9 @@ fn run(what: What) -> anyhow::Result<bool> {
         What::DatafusionAlone { threads } => return queries::alone::serve(*threads).map(|()| true),
         What::Tpch { sf, check, common } => {
             (common, tpch::run(&common.plan("tpch"), *sf, check.sizes(), &common.peer, report_to))
+        }
+        What::H2o { rows, check, common } => {
+            (common, h2o::run(&common.plan("h2o"), *rows, check.sizes(), &common.peer, report_to))
         }
         What::Csv(common) => (common, csv::run(&common.plan("csv"), &common.peer, report_to)),
     };
