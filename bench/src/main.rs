@@ -16,6 +16,7 @@ mod processes;
 mod queries;
 mod raw_tcp;
 mod report;
+mod slt;
 mod taskbench;
 mod tasks;
 mod tpch;
@@ -100,6 +101,24 @@ enum What {
 
         #[command(flatten)]
         common: Common,
+    },
+    /// Files of sqllogictest on an embedded cluster: the records that plain DataFusion passes are to pass there too.
+    Slt {
+        /// The files, or folders of them; paths in them are relative to the working directory.
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+
+        /// What runs them; with datafusion, one sees what this runner supports.
+        #[arg(long, value_name = "NAME", value_enum, default_value_t = slt::System::Starling)]
+        system: slt::System,
+
+        /// How many workers the embedded cluster has.
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+        workers: u32,
+
+        /// Print a table for people on standard error at the end.
+        #[arg(long)]
+        table: bool,
     },
     /// DataFusion alone, as a peer; started by this program itself.
     #[command(hide = true)]
@@ -227,6 +246,13 @@ fn run(what: What) -> anyhow::Result<bool> {
             (common, wfformat::run(&common.plan("wfformat"), &instance, &common.peer, report_to))
         }
         What::Transfer(common) => (common, transfer::run(&common.plan("transfer"), &common.peer, report_to)),
+        What::Slt { paths, system, workers, table } => {
+            let outcome = slt::run(paths, *system, *workers, report_to);
+            if *table {
+                report.table();
+            }
+            return outcome.map(|()| report.starling_is_right());
+        }
         What::DatafusionAlone { threads } => return queries::alone::serve(*threads).map(|()| true),
         What::Tpch { sf, check, common } => {
             (common, tpch::run(&common.plan("tpch"), *sf, check.sizes(), &common.peer, report_to))
