@@ -59,7 +59,7 @@ impl Peer {
             Peer::Ray => &["ray==2.60.0"],
             Peer::Hyperqueue => &["hyperqueue==0.27.0", "cloudpickle==3.1.2", "tqdm==4.70.1"],
             Peer::Polars => &["polars==2.1.0"],
-            Peer::Duckdb => &["duckdb==2.0.0"],
+            Peer::Duckdb => &["duckdb==2.0.0", "pyarrow==26.0.1"],
             Peer::Datafusion => &["datafusion==55.0.0", "pyarrow==26.0.1"],
             Peer::Ballista => &["ballista==54.1.0", "pyarrow==26.0.1"],
         }

@@ -244,10 +244,8 @@ impl NodeProcesses {
     /// new one may still have to join.
     pub(crate) fn replace_worker(&mut self, place: usize) -> anyhow::Result<()> {
         let place = place % self.workers.len().max(1);
-        let replacement = self.start_worker()?;
-        let worker = self.workers.get_mut(place).context("the cluster has no workers")?;
-        worker.kill()?;
-        *worker = replacement;
+        self.workers.get_mut(place).context("the cluster has no workers")?.kill()?;
+        self.workers[place] = self.start_worker()?;
         Ok(())
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::arrow::error::ArrowError;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -123,7 +122,7 @@ fn write_join(folder: &Path, name: &str, rows: u64, keys: &[&[i64]], value: &str
         let columns = columns.chain([hundredths(&mut random, length)]).collect();
         RecordBatch::try_new(Arc::clone(&schema), columns)
     });
-    parquet::write(folder, name, Arc::clone(&schema), batches.collect::<Vec<Result<_, ArrowError>>>().into_iter())
+    parquet::write(folder, name, Arc::clone(&schema), batches)
 }
 
 /// Each table has its own stream of random numbers, so that it does not depend on the others.

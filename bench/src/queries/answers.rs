@@ -16,6 +16,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBat
 use datafusion::arrow::compute::{cast, concat_batches};
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
+use datafusion::arrow::util::display::array_value_to_string;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -74,6 +75,18 @@ impl Answer {
 
     pub(crate) fn rows(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// Every cell as text.
+    pub(crate) fn texts(&self) -> anyhow::Result<Vec<Vec<String>>> {
+        let mut texts = Vec::new();
+        for batch in &self.batches {
+            for row in 0..batch.num_rows() {
+                let cells = batch.columns().iter().map(|column| array_value_to_string(column, row));
+                texts.push(cells.collect::<Result<_, _>>()?);
+            }
+        }
+        Ok(texts)
     }
 
     /// Compares with an answer that is right. `ordered_by` are the columns that the query orders by, by position.
@@ -289,7 +302,7 @@ impl fmt::Display for Difference<'_> {
         let text = |table: &Table, row: usize| {
             let columns = table.batch.columns().iter();
             let cells = columns.map(|column| {
-                let cell = datafusion::arrow::util::display::array_value_to_string(column, row);
+                let cell = array_value_to_string(column, row);
                 cell.unwrap_or_else(|error| format!("({error})"))
             });
             cells.collect::<Vec<_>>().join(" | ")

@@ -140,8 +140,14 @@ mod tests {
     #[test]
     fn a_failure_is_counted_and_told_and_makes_the_line_wrong() {
         let query = Query { case: "q01".into(), sql: String::new(), ordered_by: &[] };
-        let suite =
-            Suite { bench: "tpch", tables: Vec::new(), queries: Vec::new(), answers: "".into(), note: String::new() };
+        let suite = Suite {
+            bench: "tpch",
+            tables: Vec::new(),
+            queries: Vec::new(),
+            answers: "".into(),
+            agrees: |_, _| Ok(()),
+            note: String::new(),
+        };
         let mut counts = Counts::default();
         counts.add(&query, Ok(()), false);
         let right = serde_json::to_value(counts.line(&suite, "check-2-workers".into())).unwrap();

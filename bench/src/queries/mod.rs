@@ -38,6 +38,8 @@ pub(crate) struct Suite {
     pub(crate) queries: Vec<Query>,
     /// Where the right answers are kept.
     pub(crate) answers: PathBuf,
+    /// What else an answer of plain DataFusion has to agree with.
+    pub(crate) agrees: fn(&Query, &Answer) -> anyhow::Result<()>,
     /// What is said in every line.
     pub(crate) note: String,
 }
@@ -227,6 +229,8 @@ impl Suite {
             tell(format_args!("{}: asking plain DataFusion {}", self.bench, query.case));
             let answer = collect(context.sql(&query.sql).await?).await;
             let answer = answer.with_context(|| format!("plain DataFusion fails at {}", query.case))?;
+            (self.agrees)(query, &answer)
+                .with_context(|| format!("plain DataFusion's answer to {} is wrong", query.case))?;
             if question.exists() {
                 fs::remove_file(&question)?;
             }

@@ -6,6 +6,7 @@ use crate::queries::{self, ByHand, Query, Suite, check};
 use crate::report::Report;
 
 mod data;
+mod standard;
 
 /// The subcommand's name in the lines.
 pub(crate) const BENCH: &str = "tpch";
@@ -59,6 +60,7 @@ pub(crate) fn run(
         tables: data::tables(&folder),
         queries: queries(scale),
         answers: folder.join("answers"),
+        agrees: if scale == 1.0 { standard::agrees } else { |_, _| Ok(()) },
         note: format!("scale factor {scale}"),
     };
     if let Some(sizes) = check {
