@@ -8,12 +8,12 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_expr::LexOrdering;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::bytes::{
-    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+    physical_plan_from_bytes_with_proto_converter, physical_plan_to_bytes_with_proto_converter,
 };
 use datafusion_proto::physical_plan::from_proto::{parse_physical_sort_exprs, parse_protobuf_partitioning};
 use datafusion_proto::physical_plan::to_proto::{serialize_partitioning, serialize_physical_sort_exprs};
 use datafusion_proto::physical_plan::{
-    PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
+    DeduplicatingProtoConverter, PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
 };
 use datafusion_proto::protobuf;
 use prost::Message;
@@ -21,14 +21,15 @@ use prost::Message;
 use super::csv::CsvScanExec;
 use super::exchange::{ExchangeSourceExec, Read};
 
-/// The encoding of a stage's plan.
+/// The encoding of a stage's plan. A filter that an operator tells another one while they run is shared again when it is
+/// decoded, as long as both are in the stage.
 pub(super) fn encode(plan: &Arc<dyn ExecutionPlan>) -> Result<bytes::Bytes> {
-    physical_plan_to_bytes_with_extension_codec(Arc::clone(plan), &FrameCodec)
+    physical_plan_to_bytes_with_proto_converter(Arc::clone(plan), &FrameCodec, &DeduplicatingProtoConverter {})
 }
 
 /// The plan that these bytes are the encoding of. Functions are found by their names in `context`.
 pub(super) fn decode(bytes: &[u8], context: &TaskContext) -> Result<Arc<dyn ExecutionPlan>> {
-    physical_plan_from_bytes_with_extension_codec(bytes, context, &FrameCodec)
+    physical_plan_from_bytes_with_proto_converter(bytes, context, &FrameCodec, &DeduplicatingProtoConverter {})
 }
 
 /// Encodes our own leaves.

@@ -104,6 +104,13 @@ impl OntoMesh {
             let children = plan.children().into_iter().map(|child| self.place(Arc::clone(child), is_analyzed));
             return replace_children_if_necessary(Arc::clone(&plan), children.collect::<Result<_>>()?);
         }
+        if let Some(placed) = plan.downcast_ref::<MeshExec>() {
+            // What is analyzed was planned by itself before.
+            return Ok(match is_analyzed {
+                true => Arc::new(MeshExec::try_new(placed.whole(), &self.session, true)?),
+                false => plan,
+            });
+        }
         if !reads(&plan) {
             return Ok(plan);
         }

@@ -110,10 +110,8 @@ fn config(cluster: &Cluster) -> SessionConfig {
     // These share state between the partitions of a plan, which here are in different processes.
     options.execution.enable_file_stream_work_stealing = false;
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    options.optimizer.enable_dynamic_filter_pushdown = false;
-    options.optimizer.enable_join_dynamic_filter_pushdown = false;
-    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // So that errors have their place in the statement.
+    options.sql_parser.collect_spans = true;
     config
 }
 
