@@ -65,8 +65,9 @@ pub(super) struct MeshExec {
     properties: Arc<PlanProperties>,
     /// What `EXPLAIN` shows below this node.
     shown: Arc<dyn ExecutionPlan>,
-    /// How the stages did, once they are done; only if it is asked for.
-    told: Option<Arc<Told>>,
+    /// How the stages did, once they are done, if they are to tell.
+    told: Arc<Told>,
+    wants_metrics: bool,
     run: Mutex<Arc<Run>>,
 }
 
@@ -135,7 +136,7 @@ fn failed(error: ClientError) -> DataFusionError {
 impl MeshExec {
     /// # Errors
     /// A node of the plan cannot be sent to workers, or cannot be cut.
-    pub(super) fn try_new(plan: &Arc<dyn ExecutionPlan>, session: &MeshSession, is_analyzed: bool) -> Result<MeshExec> {
+    pub(super) fn try_new(plan: &Arc<dyn ExecutionPlan>, session: &MeshSession) -> Result<MeshExec> {
         let plan = &session.files.regroup(Arc::clone(plan))?;
         let stages = cut(plan)?;
         let encode = |stage: &Stage| match stage.stored {
@@ -157,9 +158,25 @@ impl MeshExec {
             stages: Arc::new(stages),
             plans: Arc::new(plans),
             properties: Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative)),
-            told: is_analyzed.then_some(told),
+            told,
+            wants_metrics: false,
             run: Mutex::default(),
         })
+    }
+
+    /// The same plan, whose stages tell how they did.
+    pub(super) fn telling(&self) -> MeshExec {
+        MeshExec {
+            session: self.session.clone(),
+            whole: Arc::clone(&self.whole),
+            stages: Arc::clone(&self.stages),
+            plans: Arc::clone(&self.plans),
+            properties: Arc::clone(&self.properties),
+            shown: Arc::clone(&self.shown),
+            told: Arc::clone(&self.told),
+            wants_metrics: true,
+            run: Mutex::default(),
+        }
     }
 
     /// The plan before it was cut.
@@ -179,7 +196,7 @@ impl MeshExec {
             stages: Arc::clone(&self.stages),
             plans: Arc::clone(&self.plans),
             settings: Arc::new(settings_of(options)),
-            wants_metrics: self.told.is_some(),
+            wants_metrics: self.wants_metrics,
         }
     }
 
@@ -464,7 +481,7 @@ impl ExecutionPlan for MeshExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let run = self.run_of(partition);
         let submission = self.submission(context.session_config().options());
-        let told = self.told.clone();
+        let told = self.wants_metrics.then(|| Arc::clone(&self.told));
         let read = async move { run.read(submission, partition, told).await };
         let batches = stream::once(read).map_ok(|batches| stream::iter(batches.batches().to_vec().into_iter().map(Ok)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches.try_flatten().boxed())))

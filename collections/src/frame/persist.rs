@@ -64,7 +64,7 @@ async fn store(
         })
     });
     let whole = whole.data()?;
-    if let Ok(placed) = MeshExec::try_new(&whole, &session, false) {
+    if let Ok(placed) = MeshExec::try_new(&whole, &session) {
         return Ok((placed.store(state.config_options()).await?, whole));
     }
     let cluster = session.cluster.upgrade().ok_or_else(no_cluster)?;

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use datafusion::catalog::Session;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::memory::DataSourceExec;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::Result;
-use datafusion::logical_expr::JoinType;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::logical_expr::{JoinType, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::analyze::AnalyzeExec;
@@ -20,9 +23,36 @@ use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use super::mesh_exec::{MeshExec, MeshSession};
 use super::single::SinglePartitionExec;
+
+/// DataFusion's planner, which has the stages of a plan that is analyzed tell how they did: the optimizer does not see what
+/// its plan is for.
+#[derive(Debug)]
+pub(super) struct MeshPlanner;
+
+#[async_trait]
+impl QueryPlanner for MeshPlanner {
+    async fn create_physical_plan(
+        &self,
+        logical: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = DefaultPhysicalPlanner::default().create_physical_plan(logical, session).await?;
+        if !plan.is::<AnalyzeExec>() {
+            return Ok(plan);
+        }
+        let told = plan.transform_down(|node| {
+            Ok(match node.downcast_ref::<MeshExec>().map(MeshExec::telling) {
+                Some(telling) => Transformed::new(Arc::new(telling), true, TreeNodeRecursion::Jump),
+                None => Transformed::no(node),
+            })
+        });
+        told.data()
+    }
+}
 
 /// DataFusion's rules, and ours among them.
 pub(super) fn rules(session: MeshSession) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
@@ -98,23 +128,15 @@ struct OntoMesh {
 }
 
 impl OntoMesh {
-    fn place(&self, plan: Arc<dyn ExecutionPlan>, is_analyzed: bool) -> Result<Arc<dyn ExecutionPlan>> {
+    fn place(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         if is_clients(&plan) {
-            let is_analyzed = is_analyzed || plan.is::<AnalyzeExec>();
-            let children = plan.children().into_iter().map(|child| self.place(Arc::clone(child), is_analyzed));
+            let children = plan.children().into_iter().map(|child| self.place(Arc::clone(child)));
             return replace_children_if_necessary(Arc::clone(&plan), children.collect::<Result<_>>()?);
-        }
-        if let Some(placed) = plan.downcast_ref::<MeshExec>() {
-            // What is analyzed was planned by itself before.
-            return Ok(match is_analyzed {
-                true => Arc::new(MeshExec::try_new(placed.whole(), &self.session, true)?),
-                false => plan,
-            });
         }
         if !reads(&plan) {
             return Ok(plan);
         }
-        match MeshExec::try_new(&plan, &self.session, is_analyzed) {
+        match MeshExec::try_new(&plan, &self.session) {
             Ok(placed) => Ok(Arc::new(placed)),
             Err(error) => {
                 tracing::warn!(%error, "a query runs in the client alone, since its plan cannot be sent to workers");
@@ -126,7 +148,7 @@ impl OntoMesh {
 
 /// Whether the client itself runs this node, and the cluster what is below it.
 fn is_clients(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    if plan.is::<AnalyzeExec>() || plan.is::<DataSinkExec>() {
+    if plan.is::<DataSinkExec>() {
         return true;
     }
     if plan.is::<SortPreservingMergeExec>() || plan.is::<CoalescePartitionsExec>() {
@@ -147,7 +169,7 @@ fn reads(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 impl PhysicalOptimizerRule for OntoMesh {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        self.place(plan, false)
+        self.place(plan)
     }
 
     fn name(&self) -> &str {

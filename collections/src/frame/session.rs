@@ -92,6 +92,7 @@ fn context(cluster: &Cluster, session: MeshSession) -> SessionContext {
         .with_config(config(cluster).with_extension(Arc::new(session.clone())))
         .with_default_features()
         .with_runtime_env(runtime)
+        .with_query_planner(Arc::new(planner::MeshPlanner))
         .with_physical_optimizer_rules(planner::rules(session))
         .build();
     state.table_factories_mut().insert("CSV".to_owned(), Arc::new(CsvTableFactory::new(cluster)));
