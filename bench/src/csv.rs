@@ -1,4 +1,4 @@
-//! `bench csv`: queries over a large file of posts, by the public bags on a cluster of processes.
+//! `bench csv`: queries over a large file of posts, in SQL and by the public bags, on a cluster of processes.
 //!
 //! Two files of the same size: in the clean one every record is a physical line, in the other quoted fields hold newlines
 //! as real bodies do. The generator knows what is true of them, and every answer is checked against that. Each run
@@ -16,6 +16,10 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use starling::csv::{CsvFiles, CsvOptions};
+use starling::frame::FrameExt;
+use starling::frame::csv::{CsvReadOptions, CsvTable};
+use starling::frame::datafusion::arrow::datatypes::{DataType, Field, Schema};
+use starling::frame::datafusion::arrow::util::display::array_value_to_string;
 use starling::prelude::{BagError, Cluster, task};
 use starling::stackexchange::{Facts, GenerateOptions, Moment, QUESTION, generate, tags};
 
@@ -31,6 +35,46 @@ const NBYTES: u64 = 1_000_000_000;
 const NBYTES_QUICK: u64 = 100_000_000;
 /// How many tags are asked for.
 const TOP_TAGS: usize = 20;
+/// The bags' name in the lines: what is compared with others is SQL.
+const BAG: &str = "starling-bag";
+/// The table's name in the queries.
+const TABLE: &str = "posts";
+
+/// The columns of the file, which every system is told, and whether they hold numbers.
+const COLUMNS: [(&str, bool); 14] = [
+    ("Id", true),
+    ("PostTypeId", true),
+    ("AcceptedAnswerId", true),
+    ("ParentId", true),
+    ("CreationDate", false),
+    ("Score", true),
+    ("ViewCount", true),
+    ("Body", false),
+    ("OwnerUserId", true),
+    ("Title", false),
+    ("Tags", false),
+    ("AnswerCount", true),
+    ("CommentCount", true),
+    ("FavoriteCount", true),
+];
+
+/// What answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum System {
+    Frame,
+    Bag,
+}
+
+impl System {
+    const ALL: [System; 2] = [System::Frame, System::Bag];
+
+    fn name(self) -> &'static str {
+        match self {
+            System::Frame => STARLING,
+            System::Bag => BAG,
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Query {
@@ -53,7 +97,77 @@ impl Query {
     }
 
     /// Asks the cluster. The answer has the form of `counts.json`, as a driver's has.
-    async fn run(self, cluster: &Cluster, path: &str) -> Result<Value, BagError> {
+    async fn run(self, system: System, cluster: &Cluster, path: &str) -> anyhow::Result<Value> {
+        match system {
+            System::Frame => self.run_sql(cluster, path).await,
+            System::Bag => Ok(self.run_bag(cluster, path).await?),
+        }
+    }
+
+    /// The query in SQL, as DataFusion's own driver asks it.
+    fn sql(self) -> &'static str {
+        match self {
+            Query::Count => "select count(*) from posts",
+            Query::ByType => r#"select "PostTypeId", count(*), sum("Score") from posts group by 1"#,
+            Query::TopTags => {
+                r#"select tag, count(*) from (
+                       select unnest(string_to_array(btrim("Tags", '<>'), '><')) as tag
+                       from posts where "PostTypeId" = 1
+                   ) where tag <> '' group by 1 order by 2 desc, 1 limit 20"#
+            }
+            Query::Months => {
+                r#"select substr("CreationDate", 1, 7), count(*) from posts where "PostTypeId" = 1 group by 1"#
+            }
+        }
+    }
+
+    async fn run_sql(self, cluster: &Cluster, path: &str) -> anyhow::Result<Value> {
+        let field =
+            |(name, is_number)| Field::new(name, if is_number { DataType::Int64 } else { DataType::Utf8 }, true);
+        let options = CsvReadOptions {
+            schema: Some(Arc::new(Schema::new(COLUMNS.map(field).to_vec()))),
+            // Nothing is known of the file in any run.
+            reuse_cuts: false,
+            ..CsvReadOptions::default()
+        };
+        let frames = cluster.frames();
+        let table = CsvTable::open(cluster, vec![path.to_owned()], options).await?;
+        frames.context().deregister_table(TABLE)?;
+        frames.context().register_table(TABLE, table)?;
+        let batches = frames.sql(self.sql()).await?.collect().await?;
+        let mut rows = Vec::new();
+        for batch in &batches {
+            for row in 0..batch.num_rows() {
+                let cells = batch.columns().iter().map(|column| array_value_to_string(column, row));
+                rows.push(cells.collect::<Result<Vec<String>, _>>()?);
+            }
+        }
+        self.answer(&rows)
+    }
+
+    /// The answer that rows of SQL's tell.
+    fn answer(self, rows: &[Vec<String>]) -> anyhow::Result<Value> {
+        let cell = |row: &[String], number: usize| row.get(number).cloned().context("the answer has too few columns");
+        let number = |row: &[String], at: usize| Ok::<i64, anyhow::Error>(cell(row, at)?.parse()?);
+        let mut pairs = Vec::with_capacity(rows.len());
+        for row in rows.iter().filter(|row| row.len() > 1) {
+            pairs.push((cell(row, 0)?, number(row, 1)?));
+        }
+        Ok(match self {
+            Query::Count => json!({ "records": number(rows.first().context("there is no answer")?, 0)? }),
+            Query::ByType => {
+                let mut scores = BTreeMap::new();
+                for row in rows {
+                    scores.insert(cell(row, 0)?, number(row, 2)?);
+                }
+                json!({ "by_post_type": BTreeMap::from_iter(pairs), "score_sum_by_post_type": scores })
+            }
+            Query::TopTags => json!({ "top_tags": pairs }),
+            Query::Months => json!({ "questions_per_month": BTreeMap::from_iter(pairs) }),
+        })
+    }
+
+    async fn run_bag(self, cluster: &Cluster, path: &str) -> Result<Value, BagError> {
         let files = CsvFiles::new(cluster, path, CsvOptions::default());
         match self {
             Query::Count => Ok(json!({ "records": files.records::<Kind>().count().await? })),
@@ -219,8 +333,10 @@ async fn measure_all(plan: &Plan, inputs: &[Input], report: &mut Report) -> anyh
     let cluster = nodes.connect().await?;
     if let Some(first) = inputs.first() {
         // As every other system, once before anything counts.
-        let warm = tokio::time::timeout(plan.timeout(), Query::Count.run(&cluster, first.path_text()?));
-        warm.await.context("the first query did not end in time")??;
+        for system in System::ALL {
+            let warm = tokio::time::timeout(plan.timeout(), Query::Count.run(system, &cluster, first.path_text()?));
+            warm.await.context("the first query did not end in time")??;
+        }
     }
     for input in inputs {
         for query in Query::ALL {
@@ -228,26 +344,30 @@ async fn measure_all(plan: &Plan, inputs: &[Input], report: &mut Report) -> anyh
             if !plan.wants(&case) {
                 continue;
             }
-            tell(format_args!("{BENCH}: {case}"));
-            let line = measure(plan, &cluster, input, query).await;
-            report.push(line.unwrap_or_else(|error| Line::failed(BENCH, case, STARLING, UNIT, format!("{error:#}"))));
+            for system in System::ALL {
+                let name = system.name();
+                tell(format_args!("{BENCH}: {case}, {name}"));
+                let line = measure(plan, &cluster, input, query, system).await;
+                let failed = |error| Line::failed(BENCH, &case, name, UNIT, format!("{error:#}"));
+                report.push(line.unwrap_or_else(failed));
+            }
         }
     }
     Ok(())
 }
 
-async fn measure(plan: &Plan, cluster: &Cluster, input: &Input, query: Query) -> anyhow::Result<Line> {
+async fn measure(plan: &Plan, cluster: &Cluster, input: &Input, query: Query, system: System) -> anyhow::Result<Line> {
     let path = input.path_text()?;
     let mut repeat = Repeat::start(plan.runs, plan.budget());
     let mut answer = Value::Null;
     while repeat.wants_more() {
         let started = Instant::now();
-        let asked = tokio::time::timeout(plan.timeout(), query.run(cluster, path));
+        let asked = tokio::time::timeout(plan.timeout(), query.run(system, cluster, path));
         answer = asked.await.context("the query did not end in time")??;
         repeat.add(input.nbytes as f64 / started.elapsed().as_secs_f64() / 1e9);
     }
     let wrong = answer != query.truth(&input.facts);
-    let line = Line::new(BENCH, input.case(query), STARLING, UNIT, &repeat.finish())
+    let line = Line::new(BENCH, input.case(query), system.name(), UNIT, &repeat.finish())
         .wrong(wrong)
         .note(if wrong { "the answer is wrong" } else { "" })
         .note(size_note(input))
@@ -293,9 +413,10 @@ mod tests {
             let facts = generate(&options, &mut File::create(&path).unwrap()).unwrap();
             // As the truths are kept beside a cached file.
             let facts: Facts = serde_json::from_str(&serde_json::to_string(&facts).unwrap()).unwrap();
-            for query in Query::ALL {
-                let asked = tokio::time::timeout(Duration::from_secs(60), query.run(&cluster, path.to_str().unwrap()));
-                assert_eq!(asked.await.unwrap().unwrap(), query.truth(&facts), "{query:?}, clean: {clean}");
+            for (query, system) in Query::ALL.into_iter().flat_map(|query| System::ALL.map(|system| (query, system))) {
+                let asked = query.run(system, &cluster, path.to_str().unwrap());
+                let answer = tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap().unwrap();
+                assert_eq!(answer, query.truth(&facts), "{query:?}, {system:?}, clean: {clean}");
             }
         }
     }

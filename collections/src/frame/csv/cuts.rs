@@ -95,6 +95,7 @@ pub(super) async fn cuts(
     file: &TableFile,
     format: &Format,
     bytes_min: u64,
+    reuse: bool,
 ) -> Result<Arc<Cuts>, CsvTableError> {
     let len = file.place.len();
     let block_bytes = (len / BLOCKS).clamp(bytes_min.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX / 16), BLOCK_BYTES_MAX);
@@ -104,7 +105,7 @@ pub(super) async fn cuts(
     let marks = format.marks();
     let kept = cluster.extension(CutsKept::default);
     let key = (file.place.clone(), marks, block_bytes);
-    if let Some(cuts) = kept.get(&key) {
+    if reuse && let Some(cuts) = kept.get(&key) {
         return Ok(cuts);
     }
     let together = (TASK_BYTES / block_bytes).max(1);

@@ -41,6 +41,8 @@ pub struct CsvReadOptions {
     pub partition_columns: Option<Vec<(String, DataType)>>,
     /// A partition of a scan has at least about so many bytes, if there are so many.
     pub partition_bytes_min: u64,
+    /// Whether what an earlier scan of this client found out of the same file is used: where it may be cut.
+    pub reuse_cuts: bool,
 }
 
 impl Default for CsvReadOptions {
@@ -61,6 +63,7 @@ impl Default for CsvReadOptions {
             file_extension: ".csv".to_owned(),
             partition_columns: None,
             partition_bytes_min: 1 << 20,
+            reuse_cuts: true,
         }
     }
 }

@@ -47,6 +47,7 @@ pub struct CsvTable {
     cluster: WeakCluster,
     spec: Arc<TableSpec>,
     partition_bytes_min: u64,
+    reuse_cuts: bool,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -122,6 +123,7 @@ impl CsvTable {
             cluster: cluster.downgrade(),
             spec: Arc::new(spec),
             partition_bytes_min: options.partition_bytes_min,
+            reuse_cuts: options.reuse_cuts,
             warnings: Mutex::default(),
         })
     }
@@ -158,7 +160,9 @@ impl CsvTable {
             let cluster = cluster.ok_or_else(|| exec_datafusion_err!("the client of this table's cluster is gone"))?;
             let mut found = Vec::with_capacity(files.len());
             for file in files {
-                found.push(cuts(&cluster, context, file, &self.spec.format, self.partition_bytes_min).boxed());
+                found.push(
+                    cuts(&cluster, context, file, &self.spec.format, self.partition_bytes_min, self.reuse_cuts).boxed(),
+                );
             }
             stream::iter(found).buffered(FILES_AT_ONCE).try_collect().await?
         };

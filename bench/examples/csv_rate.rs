@@ -1,6 +1,6 @@
 //! How fast one thread reads CSV into Arrow: posts like Stack Overflow's, clean and with newlines in quoted fields.
 //!
-//! `cargo run --release -p starling-collections --features frame --example csv_rate -- [MEGABYTES [FOLDER]]`
+//! `cargo run --release -p bench --example csv_rate -- [MEGABYTES [FOLDER]]`
 
 #![allow(clippy::print_stdout, reason = "it is what a benchmark does")]
 
@@ -11,10 +11,9 @@ use std::time::Instant;
 
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{CsvReadOptions as TheirOptions, SessionConfig, SessionContext};
-use starling_actors::Cluster;
-use starling_collections::frame::csv::{CsvReadOptions, CsvTable};
-use starling_collections::frame::datafusion;
-use starling_collections::stackexchange::{GenerateOptions, cached_posts};
+use starling::Cluster;
+use starling::frame::csv::{CsvReadOptions, CsvTable};
+use starling::stackexchange::{GenerateOptions, cached_posts};
 
 const QUERIES: [(&str, &str); 4] = [
     ("count", "select count(*) from posts"),
