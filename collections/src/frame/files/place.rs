@@ -24,29 +24,40 @@ impl MeshFiles {
     /// # Errors
     /// [`StoreError::Apart`] if no node has all of them. [`MeshFiles::regroup`] prevents that for the files of one table.
     pub fn placement_of(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<NodeId>>> {
-        let mut nodes: Option<Vec<NodeId>> = None;
-        let mut first = None;
+        let mut paths = BTreeSet::new();
         for_each_scan(plan, |scan| {
-            if !is_local(scan) {
-                return Ok(());
-            }
-            let locations: BTreeSet<_> = metas_of(scan).map(|meta| &meta.location).collect();
-            for location in locations {
-                let path = path_of(location)?;
-                let Some(having) = self.placement(&path) else { continue };
-                let both = match &nodes {
-                    None => having,
-                    Some(nodes) => nodes.iter().copied().filter(|node| having.contains(node)).collect(),
-                };
-                if both.is_empty() {
-                    let one = first.take().unwrap_or_else(|| path.clone());
-                    return Err(StoreError::Apart { one, other: path }.into());
+            if is_local(scan) {
+                let locations: BTreeSet<_> = metas_of(scan).map(|meta| &meta.location).collect();
+                for location in locations {
+                    paths.insert(path_of(location)?);
                 }
-                nodes = Some(both);
-                first.get_or_insert(path);
             }
             Ok(())
         })?;
+        self.placement_of_all(paths.iter().map(String::as_str))
+    }
+
+    /// The nodes that have all of these files; `None` if any node will do. For sources of files that are not DataFusion's
+    /// own.
+    ///
+    /// # Errors
+    /// [`StoreError::Apart`] if no node has all of them.
+    pub fn placement_of_all<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<Option<Vec<NodeId>>> {
+        let mut nodes: Option<Vec<NodeId>> = None;
+        let mut first = None;
+        for path in paths {
+            let Some(having) = self.placement(path) else { continue };
+            let both = match &nodes {
+                None => having,
+                Some(nodes) => nodes.iter().copied().filter(|node| having.contains(node)).collect(),
+            };
+            if both.is_empty() {
+                let one = first.unwrap_or(path).to_owned();
+                return Err(StoreError::Apart { one, other: path.to_owned() }.into());
+            }
+            nodes = Some(both);
+            first.get_or_insert(path);
+        }
         Ok(nodes)
     }
 
