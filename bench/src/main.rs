@@ -9,13 +9,17 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod csv;
+mod h2o;
 mod measure;
 mod peers;
 mod processes;
+mod queries;
 mod raw_tcp;
 mod report;
+mod slt;
 mod taskbench;
 mod tasks;
+mod tpch;
 mod transfer;
 mod usage;
 mod wfformat;
@@ -74,6 +78,54 @@ enum What {
     Transfer(Common),
     /// Queries over a large CSV file of posts.
     Csv(Common),
+    /// The 22 queries of TPC-H, every answer compared with plain DataFusion's.
+    Tpch {
+        /// The scale factor: 1 is about a gigabyte of text; by default 1, with --quick or --check 0.1.
+        #[arg(long, value_name = "X", value_parser = scale_factor, allow_negative_numbers = true)]
+        sf: Option<f64>,
+
+        #[command(flatten)]
+        check: Check,
+
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The ten group-by and five join questions of h2o.ai, every answer compared with plain DataFusion's.
+    H2o {
+        /// How many rows the large tables have; by default 10,000,000, with --quick a tenth, with --check a hundredth.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
+        rows: Option<u64>,
+
+        #[command(flatten)]
+        check: Check,
+
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Files of sqllogictest on an embedded cluster: the records that plain DataFusion passes are to pass there too.
+    Slt {
+        /// The files, or folders of them; paths in them are relative to the working directory.
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+
+        /// What runs them; with datafusion, one sees what this runner supports.
+        #[arg(long, value_name = "NAME", value_enum, default_value_t = slt::System::Starling)]
+        system: slt::System,
+
+        /// How many workers the embedded cluster has.
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+        workers: u32,
+
+        /// Print a table for people on standard error at the end.
+        #[arg(long)]
+        table: bool,
+    },
+    /// DataFusion alone, as a peer; started by this program itself.
+    #[command(hide = true)]
+    DatafusionAlone {
+        /// How many threads it has.
+        threads: usize,
+    },
     /// The other end of the raw TCP measurements; started by this program itself.
     #[command(hide = true)]
     RawTcp,
@@ -82,7 +134,7 @@ enum What {
 /// The options of every measurement.
 #[derive(Debug, Args)]
 struct Common {
-    /// Measure these systems as well, in the same run: dask, ray, hyperqueue, polars, duckdb, datafusion.
+    /// Measure these systems as well, in the same run: dask, ray, hyperqueue, polars, duckdb, datafusion, ballista.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     peer: Vec<Peer>,
 
@@ -111,10 +163,30 @@ struct Common {
     only: Vec<String>,
 }
 
+/// The options of those that can be checked instead.
+#[derive(Debug, Args)]
+struct Check {
+    /// Measure nothing, but ask clusters of 1, 2, 3 and 5 workers each query, undisturbed and with a worker killed.
+    #[arg(long, conflicts_with_all = ["peer", "quick"])]
+    check: bool,
+
+    /// The sizes of the clusters that are checked.
+    #[arg(long, value_name = "N", value_delimiter = ',', requires = "check", default_values_t = [1, 2, 3, 5],
+        value_parser = clap::value_parser!(u32).range(1..=256))]
+    sizes: Vec<u32>,
+}
+
+impl Check {
+    /// The sizes, if it is wanted.
+    fn sizes(&self) -> Option<&[u32]> {
+        self.check.then_some(self.sizes.as_slice())
+    }
+}
+
 impl Common {
-    /// Prepares what is no part of a measurement; the time of the plan begins after that.
-    fn plan(&self) -> Plan {
-        peers::install(&self.peer);
+    /// Prepares what is no part of the subcommand's measurement; the time of the plan begins after that.
+    fn plan(&self, bench: &str) -> Plan {
+        peers::install(bench, &self.peer);
         Plan {
             runs: self.runs,
             quick: self.quick,
@@ -130,6 +202,12 @@ impl Common {
 fn scale(text: &str) -> Result<f64, String> {
     let scale = text.parse::<f64>().map_err(|error| error.to_string())?;
     if scale.is_finite() && scale >= 0.0 { Ok(scale) } else { Err("it must be finite and not negative".to_owned()) }
+}
+
+/// A scale factor: no smaller than what gives every table its rows.
+fn scale_factor(text: &str) -> Result<f64, String> {
+    let factor = scale(text)?;
+    if (0.001..=1000.0).contains(&factor) { Ok(factor) } else { Err("it must be from 0.001 to 1000".to_owned()) }
 }
 
 fn main() -> ExitCode {
@@ -157,18 +235,32 @@ fn run(what: What) -> anyhow::Result<bool> {
     let report_to = &mut report;
     let (common, outcome) = match &what {
         What::RawTcp => return raw_tcp::serve().map(|()| true),
-        What::Tasks(common) => (common, tasks::run(&common.plan(), &common.peer, report_to)),
+        What::Tasks(common) => (common, tasks::run(&common.plan("tasks"), &common.peer, report_to)),
         What::Taskbench { width, steps, common } => {
             let size = taskbench::Size { width: *width, steps: *steps };
-            (common, taskbench::run(&common.plan(), size, &common.peer, report_to))
+            (common, taskbench::run(&common.plan("taskbench"), size, &common.peer, report_to))
         }
         What::Wfformat { file, scale, bytes_scale, common } => {
             let (file, scale, bytes_scale) = (file.clone(), *scale, *bytes_scale);
             let instance = wfformat::Instance { file, scale, bytes_scale };
-            (common, wfformat::run(&common.plan(), &instance, &common.peer, report_to))
+            (common, wfformat::run(&common.plan("wfformat"), &instance, &common.peer, report_to))
         }
-        What::Transfer(common) => (common, transfer::run(&common.plan(), &common.peer, report_to)),
-        What::Csv(common) => (common, csv::run(&common.plan(), &common.peer, report_to)),
+        What::Transfer(common) => (common, transfer::run(&common.plan("transfer"), &common.peer, report_to)),
+        What::Slt { paths, system, workers, table } => {
+            let outcome = slt::run(paths, *system, *workers, report_to);
+            if *table {
+                report.table();
+            }
+            return outcome.map(|()| report.starling_is_right());
+        }
+        What::DatafusionAlone { threads } => return queries::alone::serve(*threads).map(|()| true),
+        What::Tpch { sf, check, common } => {
+            (common, tpch::run(&common.plan("tpch"), *sf, check.sizes(), &common.peer, report_to))
+        }
+        What::H2o { rows, check, common } => {
+            (common, h2o::run(&common.plan("h2o"), *rows, check.sizes(), &common.peer, report_to))
+        }
+        What::Csv(common) => (common, csv::run(&common.plan("csv"), &common.peer, report_to)),
     };
     report.ratios();
     if common.table {
@@ -190,12 +282,27 @@ mod tests {
     }
 
     #[test]
+    fn a_check_is_of_four_sizes_unless_others_are_given() {
+        let sizes = |args: &[&str]| match Options::try_parse_from(args).unwrap().what {
+            What::Tpch { check, .. } => check.sizes().map(<[u32]>::to_vec),
+            _ => None,
+        };
+        assert_eq!(sizes(&["bench", "tpch"]), None);
+        assert_eq!(sizes(&["bench", "tpch", "--check"]), Some(vec![1, 2, 3, 5]));
+        assert_eq!(sizes(&["bench", "tpch", "--check", "--sizes", "4,1"]), Some(vec![4, 1]));
+        assert!(Options::try_parse_from(["bench", "tpch", "--sizes", "4"]).is_err());
+        assert!(Options::try_parse_from(["bench", "tpch", "--check", "--quick"]).is_err());
+    }
+
+    #[test]
     fn a_scale_is_finite_and_not_negative() {
         assert_eq!(scale("0.001"), Ok(0.001));
         assert_eq!(scale("0"), Ok(0.0));
         for text in ["-1", "inf", "NaN", "1,5", ""] {
             assert!(scale(text).is_err(), "{text}");
         }
+        assert_eq!(scale_factor("0.01"), Ok(0.01));
+        assert!(scale_factor("0").is_err() && scale_factor("1e6").is_err());
         let error = Options::try_parse_from(["bench", "wfformat", "w.json", "--scale", "-1"]).unwrap_err();
         assert!(error.to_string().contains("it must be finite and not negative"), "{error}");
     }

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::measure::{Measured, Plan, median};
 use crate::processes::Process;
+use crate::queries::alone::DATAFUSION_ALONE;
 use crate::report::{Line, Report, SIZE, tell};
 use crate::usage::{Meter, resident_bytes};
 
@@ -32,6 +33,7 @@ pub(crate) enum Peer {
     Polars,
     Duckdb,
     Datafusion,
+    Ballista,
 }
 
 impl Peer {
@@ -44,6 +46,7 @@ impl Peer {
             Peer::Polars => "polars",
             Peer::Duckdb => "duckdb",
             Peer::Datafusion => "datafusion",
+            Peer::Ballista => "ballista",
         }
     }
 
@@ -56,14 +59,23 @@ impl Peer {
             Peer::Ray => &["ray==2.60.0"],
             Peer::Hyperqueue => &["hyperqueue==0.27.0", "cloudpickle==3.1.2", "tqdm==4.70.1"],
             Peer::Polars => &["polars==2.1.0"],
-            Peer::Duckdb => &["duckdb==2.0.0"],
+            Peer::Duckdb => &["duckdb==2.0.0", "pyarrow==26.0.1"],
             Peer::Datafusion => &["datafusion==55.0.0", "pyarrow==26.0.1"],
+            Peer::Ballista => &["ballista==54.1.0", "pyarrow==26.0.1"],
         }
     }
 
     /// Its version, for the notes.
-    pub(crate) fn version(self) -> &'static str {
-        self.packages()[0]
+    fn version(self, bench: &str) -> String {
+        if self.is_own_program(bench) {
+            return format!("DataFusion {} in one process of this program", datafusion::DATAFUSION_VERSION);
+        }
+        self.packages()[0].to_owned()
+    }
+
+    /// Whether it is this program that does it, and not a script.
+    fn is_own_program(self, bench: &str) -> bool {
+        self == Peer::Datafusion && matches!(bench, "tpch" | "h2o")
     }
 
     /// Whether it is processes of ours that its driver connects to.
@@ -87,6 +99,13 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("csv_datafusion.py", include_str!("../peers/csv_datafusion.py")),
     ("csv_duckdb.py", include_str!("../peers/csv_duckdb.py")),
     ("csv_polars.py", include_str!("../peers/csv_polars.py")),
+    ("h2o_dask.py", include_str!("../peers/h2o_dask.py")),
+    ("h2o_duckdb.py", include_str!("../peers/sql_duckdb.py")),
+    ("h2o_polars.py", include_str!("../peers/sql_polars.py")),
+    ("sql.py", include_str!("../peers/sql.py")),
+    ("tpch_dask.py", include_str!("../peers/tpch_dask.py")),
+    ("tpch_duckdb.py", include_str!("../peers/sql_duckdb.py")),
+    ("tpch_polars.py", include_str!("../peers/sql_polars.py")),
     ("taskbench_dask.py", include_str!("../peers/taskbench_dask.py")),
     ("tasks_dask.py", include_str!("../peers/tasks_dask.py")),
     ("tasks_hyperqueue.py", include_str!("../peers/tasks_hyperqueue.py")),
@@ -105,7 +124,7 @@ pub(crate) struct Ask {
     pub(crate) case: String,
     pub(crate) unit: &'static str,
     /// The driver's name for it.
-    pub(crate) driver_case: &'static str,
+    pub(crate) driver_case: String,
     /// Its size.
     pub(crate) n: u64,
     /// What else goes with the request.
@@ -129,14 +148,14 @@ impl Ask {
     pub(crate) fn new(
         case: impl Into<String>,
         unit: &'static str,
-        driver_case: &'static str,
+        driver_case: impl Into<String>,
         n: u64,
         figure: impl Fn(f64) -> f64 + 'static,
     ) -> Ask {
         Ask {
             case: case.into(),
             unit,
-            driver_case,
+            driver_case: driver_case.into(),
             n,
             request: Map::new(),
             figure: Box::new(figure),
@@ -177,8 +196,8 @@ impl Answer {
 
 /// Installs what these peers need, so that it is no part of any measurement's time. Where that fails, it is told when the
 /// peer is to be started, in each of its lines.
-pub(crate) fn install(peers: &[Peer]) {
-    for &peer in peers {
+pub(crate) fn install(bench: &str, peers: &[Peer]) {
+    for &peer in peers.iter().filter(|peer| !peer.is_own_program(bench)) {
         if let Err(error) = Venv::in_repository().with(peer) {
             tell(format_args!("{peer} cannot be installed: {error:#}"));
         }
@@ -246,7 +265,7 @@ fn line(peer: Peer, bench: &'static str, ask: &Ask, answer: Answer, measured: &M
         .note(if wrong { "the answer is wrong" } else { "" })
         .note(&ask.note)
         .note(&answer.note)
-        .note(peer.version());
+        .note(peer.version(bench));
     if ask.tell_size {
         line = line.with(SIZE, ask.n);
     }
@@ -273,7 +292,8 @@ struct Session {
 
 impl Session {
     fn start(peer: Peer, bench: &str, plan: &Plan) -> anyhow::Result<Session> {
-        let python = Venv::in_repository().with(peer)?;
+        let own_program = peer.is_own_program(bench);
+        let python = if own_program { PathBuf::new() } else { Venv::in_repository().with(peer)? };
         let directory = tempfile::Builder::new().prefix("starling-bench-").tempdir()?;
         let scripts = directory.path().join("peers");
         fs::create_dir(&scripts)?;
@@ -307,8 +327,16 @@ impl Session {
         }
         // A cluster's driver is told how many workers to wait for; what is one process, how many threads to use.
         let size = if peer.is_cluster() { plan.workers } else { plan.parallelism() };
-        let mut command = run(&format!("{bench}_{peer}.py"));
-        command.args([address, size.to_string()]).stdout(Stdio::piped());
+        let mut command = if own_program {
+            let mut command = Command::new(crate::processes::own_program()?);
+            command.arg(DATAFUSION_ALONE);
+            command
+        } else {
+            let mut command = run(&format!("{bench}_{peer}.py"));
+            command.arg(address);
+            command
+        };
+        command.arg(size.to_string()).stdout(Stdio::piped());
         let mut driver = Process::spawn(format!("{peer} driver"), command, |_| None)?.with_grace(GRACE);
         let answers = read_lines(&mut driver)?;
         let mut session =
@@ -389,6 +417,9 @@ impl Venv {
 
     /// The environment's Python, with the peer installed in it.
     fn with(&self, peer: Peer) -> anyhow::Result<PathBuf> {
+        if peer == Peer::Ballista {
+            bail!("not measured: {} is published as source only, and is not built here", peer.packages()[0]);
+        }
         let python = self.directory.join("bin/python");
         if !python.exists() {
             fs::create_dir_all(&self.directory)?;

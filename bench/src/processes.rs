@@ -159,6 +159,11 @@ impl Process {
         }
     }
 
+    /// Ends it as `kill -9` does.
+    fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().with_context(|| format!("{} cannot be killed", self.name))
+    }
+
     fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -192,7 +197,11 @@ pub(crate) struct NodeProcesses {
     scheduler: Process,
     address: String,
     secret: ClusterSecret,
-    _directory: TempDir,
+    /// How many threads each worker has.
+    threads: u32,
+    /// How many workers were ever started.
+    started: usize,
+    directory: TempDir,
 }
 
 impl NodeProcesses {
@@ -200,30 +209,49 @@ impl NodeProcesses {
     pub(crate) fn start(plan: &Plan) -> anyhow::Result<NodeProcesses> {
         let directory = tempfile::Builder::new().prefix("starling-bench-").tempdir()?;
         let secret = ClusterSecret::generate();
-        let secret_file = directory.path().join("secret");
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&secret_file)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(secret_file(&directory))?;
         file.write_all(secret.to_text().as_bytes())?;
         drop(file);
 
-        let node = |name: &str, args: &[&str]| -> anyhow::Result<Process> {
-            let mut command = Command::new(own_program()?);
-            command.arg("node").args(["--listen", "/ip4/127.0.0.1/tcp/0", "--name", name]).args(args);
-            command.arg("--secret-file").arg(&secret_file).stdout(Stdio::null());
-            command.env_remove("STARLING_SECRET");
-            Process::spawn(format!("node {name}"), command, listening_on)
-        };
-        let scheduler = node("scheduler", &["--role", "scheduler"])?;
+        let scheduler = node(&directory, "scheduler", &["--role", "scheduler"])?;
         let address = scheduler.found(START_TIMEOUT)?;
-        let threads = plan.threads.to_string();
-        let mut workers = Vec::new();
-        for number in 0..plan.workers {
-            let args = ["--role", "worker", "--join", &address, "--threads", &threads];
-            workers.push(node(&format!("worker-{number}"), &args)?);
+        let (workers, threads) = (Vec::new(), plan.threads);
+        let mut nodes = NodeProcesses { workers, scheduler, address, secret, threads, started: 0, directory };
+        for _ in 0..plan.workers {
+            let worker = nodes.start_worker()?;
+            nodes.workers.push(worker);
         }
-        for worker in &workers {
+        nodes.wait_until_listening()?;
+        Ok(nodes)
+    }
+
+    fn start_worker(&mut self) -> anyhow::Result<Process> {
+        let name = worker_name(self.started);
+        self.started += 1;
+        let args = ["--role", "worker", "--join", &self.address, "--threads", &self.threads.to_string()];
+        node(&self.directory, &name, &args)
+    }
+
+    /// Waits until every worker has begun to listen.
+    pub(crate) fn wait_until_listening(&self) -> anyhow::Result<()> {
+        for worker in &self.workers {
             worker.found(START_TIMEOUT)?;
         }
-        Ok(NodeProcesses { workers, scheduler, address, secret, _directory: directory })
+        Ok(())
+    }
+
+    /// Kills the worker at this place of the list (modulo its length) as `kill -9` does, and starts a new one for it. The
+    /// new one may still have to join.
+    pub(crate) fn replace_worker(&mut self, place: usize) -> anyhow::Result<()> {
+        let place = place % self.workers.len().max(1);
+        self.workers.get_mut(place).context("the cluster has no workers")?.kill()?;
+        self.workers[place] = self.start_worker()?;
+        Ok(())
+    }
+
+    /// The names of the workers that run.
+    pub(crate) fn worker_names(&self) -> Vec<String> {
+        self.workers.iter().map(|worker| worker.name.trim_start_matches("node ").to_owned()).collect()
     }
 
     /// A client of the cluster, once all workers are there.
@@ -246,6 +274,22 @@ impl NodeProcesses {
         let all = std::iter::once(&self.scheduler).chain(&self.workers);
         all.map(|process| format!("; {}{}", process.name, process.last_words())).collect()
     }
+}
+
+fn secret_file(directory: &TempDir) -> PathBuf {
+    directory.path().join("secret")
+}
+
+fn worker_name(number: usize) -> String {
+    format!("worker-{number}")
+}
+
+fn node(directory: &TempDir, name: &str, args: &[&str]) -> anyhow::Result<Process> {
+    let mut command = Command::new(own_program()?);
+    command.arg("node").args(["--listen", "/ip4/127.0.0.1/tcp/0", "--name", name]).args(args);
+    command.arg("--secret-file").arg(secret_file(directory)).stdout(Stdio::null());
+    command.env_remove("STARLING_SECRET");
+    Process::spawn(format!("node {name}"), command, listening_on)
 }
 
 #[cfg(test)]

@@ -161,6 +161,28 @@ impl Report {
         self.lines.push(line);
     }
 
+    /// The line that sums up a system's lines of these cases, whose figures are the sums of theirs.
+    pub(crate) fn total(&self, bench: &'static str, case: &str, system: &str, unit: &'static str, of: &[&str]) -> Line {
+        let mut total = Line::new(bench, case, system, unit, &Measured::default());
+        let (mut sums, mut cpu_s) = ([0.0; 3], 0.0);
+        for name in of {
+            let line = self.lines.iter().find(|line| line.system == system && line.case == *name && line.ok);
+            let Some((line, [median, min, max])) =
+                line.and_then(|line| Some((line, [line.median?, line.min?, line.max?])))
+            else {
+                return Line::failed(bench, case, system, unit, format!("{name} is not measured"));
+            };
+            total.runs = if total.runs == 0 { line.runs } else { total.runs.min(line.runs) };
+            sums = [sums[0] + median, sums[1] + min, sums[2] + max];
+            cpu_s += line.cpu_s.unwrap_or(0.0);
+            total.peak_rss_mb = total.peak_rss_mb.max(line.peak_rss_mb);
+        }
+        [total.median, total.min, total.max] = sums.map(|sum| Some(rounded(sum)));
+        total.cpu_s = Some(rounded(cpu_s));
+        total.ok = !of.is_empty();
+        total
+    }
+
     /// Whether all that was measured of our own system was right.
     pub(crate) fn starling_is_right(&self) -> bool {
         self.lines.iter().filter(|line| line.system == STARLING).all(|line| line.ok)

@@ -25,6 +25,8 @@ mod memory;
 mod parse;
 mod replay;
 mod serve;
+#[cfg(feature = "frame")]
+mod sql;
 
 use config::ConfigError;
 
@@ -63,6 +65,23 @@ enum Command {
     Data(data::DataOptions),
     /// Run the scheduler's machine again from a record that `node --record FILE` has kept.
     Replay(replay::ReplayOptions),
+    /// Answer SQL queries over files, on a running cluster or on one inside this process.
+    #[cfg(feature = "frame")]
+    Sql(Box<sql::SqlOptions>),
+}
+
+/// What is logged if `STARLING_LOG` does not say.
+const LOG_OF_NODE: &str = "warn,starling_runtime=info,starling_actors=info";
+
+impl Command {
+    fn log(&self) -> &'static str {
+        match self {
+            // What the nodes inside of this process say of each other would stand between the rows.
+            #[cfg(feature = "frame")]
+            Command::Sql(_) => "error,starling_collections=warn",
+            _ => LOG_OF_NODE,
+        }
+    }
 }
 
 /// Why the command ends without a node.
@@ -104,6 +123,9 @@ enum CliError {
     NotRecorded(TaskId),
     #[error(transparent)]
     Stopped(starling_actors::Stopped),
+    #[cfg(feature = "frame")]
+    #[error(transparent)]
+    Sql(#[from] sql::SqlError),
 }
 
 impl CliError {
@@ -116,6 +138,10 @@ impl CliError {
             | CliError::NoThreads
             | CliError::Memory(_)
             | CliError::OfOtherRole { .. } => USAGE,
+            #[cfg(feature = "frame")]
+            CliError::Sql(error) if error.is_usage() => USAGE,
+            #[cfg(feature = "frame")]
+            CliError::Sql(_) => FAILURE,
             CliError::Secret(_)
             | CliError::Runtime(_)
             | CliError::Signals(_)
@@ -160,7 +186,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
         }
     };
-    init_logging();
+    init_logging(cli.command.as_ref().map_or(LOG_OF_NODE, Command::log));
     let outcome = match cli.command {
         None => serve::serve(&cli.node),
         Some(Command::Explain(options)) => ask::explain(&options),
@@ -169,6 +195,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Get(options)) => data::get(&options),
         Some(Command::Data(options)) => data::data(&options),
         Some(Command::Replay(options)) => replay::replay(&options),
+        #[cfg(feature = "frame")]
+        Some(Command::Sql(options)) => sql::sql(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -180,9 +208,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Logs to standard error; `STARLING_LOG` chooses what, as `RUST_LOG` does elsewhere.
-fn init_logging() {
-    let filter = EnvFilter::try_from_env("STARLING_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,starling_runtime=info,starling_actors=info"));
+fn init_logging(default: &str) {
+    let filter = EnvFilter::try_from_env("STARLING_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // A program that embeds this may have set up its own.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -213,10 +240,14 @@ fn io_threads() -> usize {
     (cores / CORES_EACH).clamp(1, 8)
 }
 
+fn start_runtime(threads: usize) -> Result<tokio::runtime::Runtime, CliError> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(threads).enable_all().build().map_err(CliError::Runtime)
+}
+
 /// Runs a command to its end on a runtime of its own.
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(io_threads()).enable_all().build().map_err(CliError::Runtime)?;
+    let runtime = start_runtime(io_threads())?;
     let outcome = runtime.block_on(command);
     // Tasks of user code may still run; they must not hold up the end.
     runtime.shutdown_background();

@@ -9,6 +9,7 @@ use starling_actors::Cluster;
 use super::columns::Wanted;
 use super::error::CsvError;
 use super::file::FileStamp;
+use super::scan::Marks;
 use super::split::{Split, split};
 use super::tasks;
 use crate::bag::{Bag, BagError};
@@ -127,7 +128,9 @@ impl CsvFiles {
         let together = (SCAN_BYTES / block_bytes).max(1);
         let scans = (0..blocks)
             .step_by(together as usize)
-            .map(|first| self.cluster.submit(tasks::scan::task(file.clone(), block_bytes, first, together)))
+            .map(|first| {
+                self.cluster.submit(tasks::scan::task(file.clone(), Marks::default(), block_bytes, first, together))
+            })
             .collect::<Vec<_>>();
         let scans = self.cluster.gather(&scans).await?.concat();
         let Ok(split) = split(file.len, block_bytes, &scans) else {

@@ -10,6 +10,7 @@ mod columns;
 mod error;
 mod file;
 mod files;
+mod mask;
 mod records;
 mod scan;
 mod split;
@@ -24,8 +25,16 @@ pub use file::FileStamp;
 pub(crate) use file::same_time;
 pub(crate) use files::absolute;
 pub use files::{CsvFiles, CsvOptions, Scanned};
+#[cfg(feature = "frame")]
+pub(crate) use mask::{WINDOW, mask};
 pub(crate) use records::Columns;
+#[cfg(feature = "frame")]
+pub(crate) use scan::{BlockScan, Marks};
+#[cfg(feature = "frame")]
+pub(crate) use split::{OddQuotes, first_stray, record_ends};
 pub use split::{Range, Split};
+#[cfg(feature = "frame")]
+pub(crate) use tasks::{BYTE_ORDER_MARK, scan as scan_task};
 pub(crate) use tasks::{fault, first_fault, open_records};
 #[cfg(test)]
 pub(crate) use tests::real_posts;

@@ -5,10 +5,10 @@ use starling_macros::task;
 use super::error::CsvError;
 use super::file::{FileStamp, for_each_piece};
 use super::records::{Columns, Fault, Malformed, Records};
-use super::scan::BlockScan;
+use super::scan::{BlockScan, Marks};
 
 /// The three bytes that may stand before the header, and mean nothing.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The files at a path or pattern.
 #[task(crate = starling_runtime)]
@@ -18,12 +18,19 @@ pub(super) fn find(pattern: &str) -> Result<Vec<FileStamp>, CsvError> {
 
 /// Pass one over `count` blocks, from block number `first` on. Small blocks share a task.
 #[task(crate = starling_runtime)]
-pub(super) fn scan(file: &FileStamp, block_bytes: u64, first: u64, count: u64) -> Result<Vec<BlockScan>, CsvError> {
-    scan_blocks(file, block_bytes, first, count)
+pub(crate) fn scan(
+    file: &FileStamp,
+    marks: Marks,
+    block_bytes: u64,
+    first: u64,
+    count: u64,
+) -> Result<Vec<BlockScan>, CsvError> {
+    scan_blocks(file, marks, block_bytes, first, count)
 }
 
-pub(super) fn scan_blocks(
+pub(crate) fn scan_blocks(
     file: &FileStamp,
+    marks: Marks,
     block_bytes: u64,
     first: u64,
     count: u64,
@@ -33,11 +40,16 @@ pub(super) fn scan_blocks(
     let mut scans = vec![BlockScan::default(); (end - start).div_ceil(block_bytes) as usize];
     let mut at = 0;
     let nread = for_each_piece(file.open(start, end)?, |mut bytes| {
+        if start + at == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+            // It is as if it were not there: a quote may follow.
+            at = BYTE_ORDER_MARK.len() as u64;
+            bytes = &bytes[BYTE_ORDER_MARK.len()..];
+        }
         while !bytes.is_empty() {
             let (block, in_block) = (at / block_bytes, at % block_bytes);
             let here = usize::try_from(block_bytes - in_block).unwrap_or(usize::MAX).min(bytes.len());
             if let Some(scan) = scans.get_mut(block as usize) {
-                scan.update(in_block, &bytes[..here]);
+                scan.update(marks, in_block, &bytes[..here]);
             }
             at += here as u64;
             bytes = &bytes[here..];

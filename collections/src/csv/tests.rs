@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::FileStamp;
 use super::records::{Columns, Fault, Malformed, Records};
-use super::scan::BlockScan;
+use super::scan::{BlockScan, Marks};
 use super::split::{OddQuotes, Split, split};
 
 /// The real posts, if this checkout has them.
@@ -25,7 +25,7 @@ fn scan_blocks(bytes: &[u8], block_bytes: usize, read_bytes: usize) -> Vec<Block
         .map(|block| {
             let mut scan = BlockScan::default();
             for (number, piece) in block.chunks(read_bytes).enumerate() {
-                scan.update((number * read_bytes) as u64, piece);
+                scan.update(Marks::default(), (number * read_bytes) as u64, piece);
             }
             scan
         })

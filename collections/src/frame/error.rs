@@ -3,12 +3,21 @@
 use datafusion::error::DataFusionError;
 use starling_runtime::task::ClientError;
 
+use super::csv::CsvTableError;
+use super::tables::TableError;
+
 /// Why a query has no answer. Nothing was changed, unless the query itself was to change something.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// DataFusion refused the query, or a worker failed at it.
     #[error(transparent)]
     Query(#[from] DataFusionError),
+    /// Files are no table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// CSV files cannot be opened as a table.
+    #[error(transparent)]
+    Csv(#[from] CsvTableError),
     /// The cluster could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),

@@ -51,6 +51,7 @@ pub(super) fn retire(options: &RetireOptions) -> Result<(), CliError> {
     })
 }
 
+/// Connects to the cluster that the options, or the configuration file, name.
 pub(super) async fn connect(options: &ConnectionOptions) -> Result<Cluster, CliError> {
     let file = ConfigFile::load(options.config.as_deref())?;
     let addrs = parse_addrs(options.join_or(&file))?;

@@ -1,0 +1,143 @@
+//! Tables whose partitions are outputs in the cluster: what a query has put out stays there, for other queries to read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::project_schema;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::limit::LocalLimitExec;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
+use starling_runtime::parts::Parts;
+use starling_runtime::task::Future;
+
+/// A table of outputs, one a partition. They are released when the last one who has the table drops it.
+pub(super) struct StoredTable {
+    schema: SchemaRef,
+    outputs: Arc<Vec<Future<Parts>>>,
+    ordering: Option<LexOrdering>,
+}
+
+impl StoredTable {
+    /// `ordering` is that of each partition.
+    pub(super) fn new(schema: SchemaRef, outputs: Vec<Future<Parts>>, ordering: Option<LexOrdering>) -> StoredTable {
+        StoredTable { schema, outputs: Arc::new(outputs), ordering }
+    }
+}
+
+impl fmt::Debug for StoredTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredTable({} partitions)", self.outputs.len())
+    }
+}
+
+#[async_trait]
+impl TableProvider for StoredTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let stored = StoredExec::new(Arc::clone(&self.schema), Arc::clone(&self.outputs), self.ordering.clone());
+        let mut plan: Arc<dyn ExecutionPlan> = Arc::new(stored);
+        if let Some(limit) = limit {
+            plan = Arc::new(LocalLimitExec::new(plan, limit));
+        }
+        if let Some(columns) = projection {
+            let schema = project_schema(&self.schema, projection)?;
+            let exprs = columns.iter().zip(schema.fields()).map(|(column, field)| ProjectionExpr {
+                expr: Arc::new(Column::new(field.name(), *column)) as Arc<dyn PhysicalExpr>,
+                alias: field.name().clone(),
+            });
+            plan = Arc::new(ProjectionExec::try_new(exprs.collect::<Vec<_>>(), plan)?);
+        }
+        Ok(plan)
+    }
+}
+
+/// The outputs, as a leaf of a plan that has not been cut yet.
+pub(super) struct StoredExec {
+    pub(super) outputs: Arc<Vec<Future<Parts>>>,
+    properties: Arc<PlanProperties>,
+}
+
+impl StoredExec {
+    fn new(schema: SchemaRef, outputs: Arc<Vec<Future<Parts>>>, ordering: Option<LexOrdering>) -> StoredExec {
+        let equivalence = EquivalenceProperties::new_with_orderings(schema, ordering);
+        let partitioning = Partitioning::UnknownPartitioning(outputs.len());
+        let properties =
+            PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, Boundedness::Bounded);
+        StoredExec { outputs, properties: Arc::new(properties) }
+    }
+}
+
+impl fmt::Debug for StoredExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredExec({} partitions)", self.outputs.len())
+    }
+}
+
+impl DisplayAs for StoredExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredExec: partitions={}", self.outputs.len())
+    }
+}
+
+impl ExecutionPlan for StoredExec {
+    fn name(&self) -> &'static str {
+        "StoredExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let what = "a persisted table is read by the cluster only, and this plan does not run there".to_owned();
+        Err(DataFusionError::NotImplemented(what))
+    }
+}
