@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CsvError;
 
-/// A file as it was when it was found. It is read only as long as it is still the same, by size and time of change; the
-/// time is compared in whole seconds where a copy has no finer one.
+/// A file as it was when it was found. It is read only as long as it has the same size and was not written to later. Times
+/// are compared in whole seconds where a copy has no finer one; an older one is that of another node's copy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Its absolute path.
@@ -73,7 +73,8 @@ impl FileStamp {
     /// Whether `file`, an open one, is still the same.
     pub fn check(&self, file: &File) -> Result<(), CsvError> {
         let metadata = file.metadata().map_err(|source| CsvError::Io { path: self.path.clone(), source })?;
-        if metadata.len() == self.len && same_time(modified(&metadata), self.modified) {
+        let modified = modified(&metadata);
+        if metadata.len() == self.len && (modified <= self.modified || same_time(modified, self.modified)) {
             Ok(())
         } else {
             Err(CsvError::Changed { path: self.path.clone() })

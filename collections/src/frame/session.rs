@@ -53,11 +53,6 @@ impl Frames {
         Frames { cluster: cluster.clone(), session: Arc::new(Session::new(cluster)) }
     }
 
-    /// A session of its own, which knows nothing of the client's other ones.
-    pub fn fresh(cluster: &Cluster) -> Frames {
-        Frames { cluster: cluster.clone(), context: Arc::new(Session(SessionContext::new())) }
-    }
-
     /// The cluster that executes.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
