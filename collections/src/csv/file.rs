@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CsvError;
 
-/// A file as it was when it was found. It is read only as long as it has the same size and was not written to later. Times
-/// are compared in whole seconds where a copy has no finer one; an older one is that of another node's copy.
+/// A file as it was when it was found. It is read only as long as it is still the same, by size and time of change; the
+/// time is compared in whole seconds where a copy has no finer one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Its absolute path.
@@ -20,6 +20,9 @@ pub struct FileStamp {
     pub len: u64,
     /// When it was last written to, in nanoseconds since 1970.
     pub modified: u64,
+    /// Whether an older file of the same size is the same: when it was found, nodes had copies with several times, and
+    /// `modified` is the newest.
+    pub or_older: bool,
 }
 
 impl FileStamp {
@@ -30,7 +33,7 @@ impl FileStamp {
             other => other,
         };
         match metadata {
-            Ok(metadata) => Ok(FileStamp { path, len: metadata.len(), modified: modified(&metadata) }),
+            Ok(metadata) => Ok(FileStamp { path, len: metadata.len(), modified: modified(&metadata), or_older: false }),
             Err(source) if source.kind() == io::ErrorKind::NotFound => Err(CsvError::NotFound { pattern: path }),
             Err(source) => Err(CsvError::Io { path, source }),
         }
@@ -74,7 +77,8 @@ impl FileStamp {
     pub fn check(&self, file: &File) -> Result<(), CsvError> {
         let metadata = file.metadata().map_err(|source| CsvError::Io { path: self.path.clone(), source })?;
         let modified = modified(&metadata);
-        if metadata.len() == self.len && (modified <= self.modified || same_time(modified, self.modified)) {
+        let is_older_copy = self.or_older && modified < self.modified;
+        if metadata.len() == self.len && (is_older_copy || same_time(modified, self.modified)) {
             Ok(())
         } else {
             Err(CsvError::Changed { path: self.path.clone() })

@@ -259,7 +259,9 @@ async fn find(cluster: &Cluster, path: &str, options: &CsvReadOptions) -> Result
         !is_directory || (!is_hidden && tasks::has_extension(within, &options.file_extension))
     };
     let found = listing.files.iter().filter(is_table_file).map(|file| {
-        let stamp = FileStamp { path: file.path.clone(), len: file.size(), modified: file.modified() };
+        let modified = file.modified();
+        let or_older = file.copies.iter().any(|copy| copy.modified != modified);
+        let stamp = FileStamp { path: file.path.clone(), len: file.size(), modified, or_older };
         Found { place: Place::Local(stamp), hive: hive(file.path.get(root..).unwrap_or_default()) }
     });
     let found: Vec<Found> = found.collect();
