@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Three records on six lines.
 const POSTS: &str = "Id,score,body\n1,10,\"<p>one,\ntwo</p>\"\n2,20,\"a \"\"quoted\"\" word\n\n\"\n3,,plain\n";
 
@@ -320,7 +320,7 @@ fn the_shell_answers_completes_survives_errors_and_ctrl_c_and_keeps_a_private_hi
     press("\\timing\r");
     shell.answers("timing is off");
     // The first statement's answer says that the second is what runs next.
-    press("SELECT 'now' || 'here' AS w; SELECT count(*) FROM generate_series(1, 900000000000);\r");
+    press("SELECT 'now' || 'here' AS w; SELECT sum(value) FROM generate_series(1, 900000000000);\r");
     shell.wait_for("{\"w\":\"nowhere\"}");
     shell.wait_doing("interrupted: the query was cancelled", || press("\x03"));
     // A Ctrl-C too many may take the line with it.

@@ -44,6 +44,7 @@ impl Problem {
                 let text = parser.to_string();
                 let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
                 let (text, at) = without_position(text);
+                let at = at.or_else(|| text.ends_with("found: EOF").then(|| end_of(statement)));
                 (text.to_owned(), at.map(|(line, column)| (line, column, token_len(statement, line, column))))
             }
             (_, Some(diagnostic)) => (diagnostic.message.clone(), diagnostic.span.map(of_span)),
@@ -52,7 +53,7 @@ impl Problem {
                 (error.to_string().lines().next().unwrap_or_default().to_owned(), None)
             }
             // With what stands around the root: the file that was read, the task that failed.
-            (_, None) => (error.strip_backtrace().trim_end().to_owned(), None),
+            (_, None) => (without_blame(&error.strip_backtrace()).to_owned(), None),
         };
         let hints = hints(root, diagnostic.as_ref(), &message, names);
         let place = at.and_then(|(line, column, len)| Place::of(statement, line, column, len));
@@ -108,6 +109,21 @@ fn without_position(text: &str) -> (&str, Option<(usize, usize)>) {
         Some((message, at)) => (message, Some(at)),
         None => (text, None),
     }
+}
+
+/// Behind the last character.
+fn end_of(statement: &Statement) -> (usize, usize) {
+    let last = statement.text.lines().last().unwrap_or_default();
+    (statement.text.lines().count().max(1), last.chars().count() + 1)
+}
+
+/// A message without the asking for a bug report, which DataFusion adds also to what is only a wrong query.
+fn without_blame(text: &str) -> &str {
+    // This says the same as all attempts at a signature before it.
+    let start = text.find("No function matches the given name").unwrap_or(0);
+    let text = &text[start..];
+    let end = text.find("\nThis issue was likely caused by a bug in DataFusion").unwrap_or(text.len());
+    text[..end].trim_end()
 }
 
 /// How long the word is that begins there.
@@ -197,6 +213,19 @@ mod tests {
         let open = problem("SELECT 'abc").await;
         assert!(open.contains("Unterminated string literal\n --> line 1, column 8"), "{open}");
         assert!(open.ends_with("1 | SELECT 'abc\n  |        ^"), "{open}");
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_ends_too_early_is_marked_at_its_end() {
+        let wrong = problem("SELECT score\nFROM posts WHERE ;").await;
+        assert!(wrong.ends_with("--> line 2, column 17\n  |\n2 | FROM posts WHERE\n  |                 ^"), "{wrong}");
+    }
+
+    #[tokio::test]
+    async fn a_function_of_other_types_is_told_once_and_blames_nobody() {
+        let wrong = problem("SELECT sum('a') FROM posts").await;
+        assert!(wrong.starts_with("No function matches the given name and argument types 'sum("), "{wrong}");
+        assert!(!wrong.contains("bug"), "{wrong}");
     }
 
     #[tokio::test]
