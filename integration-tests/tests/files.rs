@@ -16,6 +16,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use starling::Cluster;
 use starling::core::ids::NodeId;
 use starling::frame::files::{MeshFiles, runtime_env};
+use starling::frame::{FrameExt, TableSource};
 use starling_integration_tests::processes::{Process, Processes};
 use tempfile::TempDir;
 
@@ -283,5 +284,79 @@ async fn what_cannot_be_put_or_fetched_is_said_and_leaves_nothing() {
     ] {
         let error = disks.error(here.path(), args);
         assert!(error.contains(expected), "{args:?}: {error}");
+    }
+}
+
+/// The one row of integers that a query on the cluster gives.
+async fn answer(cluster: &Cluster, query: &str) -> Result<Vec<i64>, String> {
+    let frame = cluster.frames().sql(query).await.map_err(|error| error.to_string())?;
+    let batches = frame.collect().await.map_err(|error| error.to_string())?;
+    let batch = batches.iter().find(|batch| batch.num_rows() > 0).unwrap();
+    Ok(batch.columns().iter().map(|column| column.as_primitive::<Int64Type>().value(0)).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_run_where_the_files_are() {
+    let Some(disks) = Disks::start() else { return };
+    let cluster = disks.processes.connect().await.unwrap();
+    let maker = SessionContext::new();
+    // Two tables, each with a file on every worker that no other has, and one that all have.
+    for format in ["csv", "parquet"] {
+        for (number, worker) in NAMES.iter().enumerate() {
+            fs::create_dir_all(disks.at(worker, format)).unwrap();
+            let (from, to) = (number * 1000 + 1, number * 1000 + 1000);
+            let path = disks.at(worker, &format!("{format}/{worker}.{format}"));
+            let copy = format!("COPY (SELECT value AS n FROM generate_series({from}, {to})) TO '{}'", path.display());
+            maker.sql(&copy).await.unwrap().collect().await.unwrap();
+            if format == "csv" {
+                disks.write(&[worker], "csv/all.csv", b"n\n10000\n");
+            }
+        }
+        let source = TableSource::new(disks.path(&format!("{format}/")));
+        cluster.frames().register(format, source).await.unwrap();
+    }
+    assert_eq!(answer(&cluster, "SELECT count(*), sum(n) FROM parquet").await.unwrap(), [3000, 4_501_500]);
+    assert_eq!(answer(&cluster, "SELECT count(*), sum(n) FROM csv").await.unwrap(), [3001, 4_511_500]);
+    let joined = "SELECT count(*), sum(csv.n) FROM csv JOIN parquet ON csv.n = parquet.n";
+    assert_eq!(answer(&cluster, joined).await.unwrap(), [3000, 4_501_500]);
+    let few = "SELECT count(*) FROM (SELECT n FROM parquet LIMIT 7)";
+    assert_eq!(answer(&cluster, few).await.unwrap(), [7]);
+    let sorted = "SELECT n FROM csv ORDER BY n DESC LIMIT 1";
+    assert_eq!(answer(&cluster, sorted).await.unwrap(), [10_000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_with_other_times_are_one_table_and_a_changed_one_is_named() {
+    let Some(disks) = Disks::start() else { return };
+    let cluster = disks.processes.connect().await.unwrap();
+    let text: String = std::iter::once("n\n".to_owned()).chain((0..50_000).map(|n| format!("{n}\n"))).collect();
+    let json: String = (0..50_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    for (age, worker) in NAMES.iter().enumerate() {
+        for (name, text) in [("t.csv", &text), ("t.json", &json)] {
+            disks.write(&[worker], name, text.as_bytes());
+            let time = std::time::SystemTime::now() - std::time::Duration::from_millis(100_500 * age as u64);
+            File::options().write(true).open(disks.at(worker, name)).unwrap().set_modified(time).unwrap();
+        }
+    }
+    for (name, file) in [("c", "t.csv"), ("j", "t.json")] {
+        cluster.frames().register(name, TableSource::new(disks.path(file))).await.unwrap();
+        let query = format!("SELECT count(*), sum(n) FROM {name}");
+        assert_eq!(answer(&cluster, &query).await.unwrap(), [50_000, 1_249_975_000]);
+        // Planned before the change, run after it.
+        let frame = cluster.frames().sql(&query).await.unwrap();
+        let plan = frame.create_physical_plan().await.unwrap();
+        for worker in NAMES {
+            let mut bytes = fs::read(disks.at(worker, file)).unwrap();
+            let last = bytes.len() - 3;
+            bytes[last] = b'0';
+            // The same size, a later time.
+            fs::write(disks.at(worker, file), bytes).unwrap();
+            let time = std::time::SystemTime::now() + std::time::Duration::from_millis(5_500);
+            File::options().write(true).open(disks.at(worker, file)).unwrap().set_modified(time).unwrap();
+        }
+        let context = cluster.frames().context().task_ctx();
+        let error = datafusion::physical_plan::collect(plan, context).await.unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains("changed"), "{error}");
+        assert!(NAMES.iter().any(|name| error.contains(name)) || error.contains("on node "), "{error}");
     }
 }

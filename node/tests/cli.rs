@@ -188,6 +188,10 @@ fn wrong_uses_exit_with_2() {
         &["retire", "--join", "127.0.0.1:1", "--insecure"],
         &["retire", "worker", "--insecure"],
         &["replay", "file", "not-a-task"],
+        &["put", "file", "--join", "127.0.0.1:1", "--insecure"],
+        &["put", "file", "--to", "0", "--join", "127.0.0.1:1", "--insecure"],
+        &["get", "--join", "127.0.0.1:1", "--insecure"],
+        &["data", "--insecure"],
         &["--config", "/nonexistent.toml"],
     ] {
         let (code, text) = run(home.path(), args);

@@ -20,6 +20,9 @@ pub struct FileStamp {
     pub len: u64,
     /// When it was last written to, in nanoseconds since 1970.
     pub modified: u64,
+    /// Whether an older file of the same size is the same: when it was found, nodes had copies with several times, and
+    /// `modified` is the newest.
+    pub or_older: bool,
 }
 
 impl FileStamp {
@@ -30,7 +33,7 @@ impl FileStamp {
             other => other,
         };
         match metadata {
-            Ok(metadata) => Ok(FileStamp { path, len: metadata.len(), modified: modified(&metadata) }),
+            Ok(metadata) => Ok(FileStamp { path, len: metadata.len(), modified: modified(&metadata), or_older: false }),
             Err(source) if source.kind() == io::ErrorKind::NotFound => Err(CsvError::NotFound { pattern: path }),
             Err(source) => Err(CsvError::Io { path, source }),
         }
@@ -73,7 +76,9 @@ impl FileStamp {
     /// Whether `file`, an open one, is still the same.
     pub fn check(&self, file: &File) -> Result<(), CsvError> {
         let metadata = file.metadata().map_err(|source| CsvError::Io { path: self.path.clone(), source })?;
-        if metadata.len() == self.len && same_time(modified(&metadata), self.modified) {
+        let modified = modified(&metadata);
+        let is_older_copy = self.or_older && modified < self.modified;
+        if metadata.len() == self.len && (is_older_copy || same_time(modified, self.modified)) {
             Ok(())
         } else {
             Err(CsvError::Changed { path: self.path.clone() })

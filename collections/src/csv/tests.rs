@@ -214,6 +214,12 @@ fn a_copy_that_kept_whole_seconds_is_the_same_file_and_an_older_one_is_not() {
     let found = set(fine);
     set(fine + 1);
     assert!(found.open(0, 1).is_err());
+    // Where nodes' copies are known to have several times, up to the newest.
+    let found = FileStamp { or_older: true, ..set(fine) };
+    set(fine - 5_000_000_000);
+    assert!(found.open(0, 1).is_ok());
+    set(fine + 1);
+    assert!(found.open(0, 1).is_err());
 }
 
 #[test]

@@ -87,7 +87,10 @@ pub(super) async fn piece(
             Err(error @ FilesError::Client(ClientError::SchedulerLost(_))) => return Err(error),
             Err(error) => {
                 tracing::debug!(path = file.path, node = %copy.node, %error, "a copy of a file could not be read");
-                failed = Some(error);
+                // Of several failures that a file has changed says most.
+                if !matches!(failed, Some(FilesError::Changed { .. })) {
+                    failed = Some(error);
+                }
             }
         }
     }

@@ -308,6 +308,12 @@ impl Submission {
                     Ok(())
                 })?;
                 if let Some(nodes) = nodes {
+                    // No restriction at all would be the opposite.
+                    if nodes.is_empty() {
+                        let what = "no node has all files of the tables that this query reads side by side: copy them to \
+                                    the same nodes with `node put`";
+                        return Err(DataFusionError::Execution(what.to_owned()));
+                    }
                     call = call.workers(nodes.iter().map(NodeId::hex));
                 }
             }
@@ -371,21 +377,9 @@ struct Inputs {
 /// The nodes that have all files of a leaf; `None` if any node will do.
 fn placement(files: &MeshFiles, leaf: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<NodeId>>> {
     let Some(scan) = leaf.downcast_ref::<CsvScanExec>() else { return files.placement_of(leaf) };
-    let mut nodes: Option<Vec<NodeId>> = None;
-    for path in (0..scan.properties().partitioning.partition_count()).flat_map(|partition| scan.paths(partition)) {
-        let Some(having) = files.placement(&path) else { continue };
-        let both = match nodes.take() {
-            None => having,
-            Some(nodes) => nodes.into_iter().filter(|node| having.contains(node)).collect(),
-        };
-        if both.is_empty() {
-            let what =
-                format!("no node has all files of a partition, {path} among them: copy them to one with `node put`");
-            return Err(DataFusionError::Execution(what));
-        }
-        nodes = Some(both);
-    }
-    Ok(nodes)
+    let partitions = 0..scan.properties().partitioning.partition_count();
+    let paths: Vec<String> = partitions.flat_map(|partition| scan.paths(partition)).collect();
+    files.placement_of_all(paths.iter().map(String::as_str))
 }
 
 /// How many parts of rows the outputs of a stage have.

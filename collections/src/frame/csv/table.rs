@@ -21,6 +21,7 @@ use starling_core::ids::NodeId;
 use starling_runtime::task::Call;
 
 use super::super::error::FrameError;
+use super::super::files::together;
 use super::super::session::Frames;
 use super::cuts::{Cuts, cuts};
 use super::error::CsvTableError;
@@ -172,8 +173,24 @@ impl CsvTable {
             pieces.flat_map(|(number, (cuts, file))| cuts.pieces(number, file.place.len())).collect();
         let most = usize::try_from(self.nbytes() / self.partition_bytes_min.max(1)).unwrap_or(usize::MAX).max(1);
         let partitions = if limit.is_some_and(|rows| rows <= ROWS_FEW) { 1 } else { partitions.min(most) };
-        let parts = deal(pieces, partitions);
+        let parts = self.apart(deal(pieces, partitions));
         CsvScanExec::new(Arc::clone(&self.spec), parts, projection.cloned(), limit)
+    }
+
+    /// The partitions, each of which one node has all files of: one of files that lie apart becomes several.
+    fn apart(&self, partitions: Vec<Vec<Part>>) -> Vec<Vec<Part>> {
+        let Some(cluster) = self.cluster.upgrade() else { return partitions };
+        let frames = Frames::of(&cluster);
+        let placement = |part: &Part| match &self.spec.files.get(part.file)?.place {
+            Place::Local(stamp) => frames.files().placement(&stamp.path),
+            Place::Remote(_) => None,
+        };
+        let placements = |part: Part| (placement(&part), part);
+        let apart = |parts: Vec<Part>| match parts.is_empty() {
+            true => vec![parts],
+            false => together(parts.into_iter().map(placements)),
+        };
+        partitions.into_iter().flat_map(apart).collect()
     }
 
     fn warn(&self, cuts: &[Arc<Cuts>]) {
@@ -246,7 +263,9 @@ async fn find(cluster: &Cluster, path: &str, options: &CsvReadOptions) -> Result
         !is_directory || (!is_hidden && tasks::has_extension(within, &options.file_extension))
     };
     let found = listing.files.iter().filter(is_table_file).map(|file| {
-        let stamp = FileStamp { path: file.path.clone(), len: file.size(), modified: file.modified() };
+        let modified = file.modified();
+        let or_older = file.copies.iter().any(|copy| copy.modified != modified);
+        let stamp = FileStamp { path: file.path.clone(), len: file.size(), modified, or_older };
         Found { place: Place::Local(stamp), hive: hive(file.path.get(root..).unwrap_or_default()) }
     });
     let found: Vec<Found> = found.collect();

@@ -36,4 +36,5 @@ mod tests;
 pub use check::{Checked, check};
 pub use error::StoreError;
 pub use mesh::MeshFiles;
+pub(super) use place::together;
 pub use registry::{registry, runtime_env};

@@ -24,29 +24,40 @@ impl MeshFiles {
     /// # Errors
     /// [`StoreError::Apart`] if no node has all of them. [`MeshFiles::regroup`] prevents that for the files of one table.
     pub fn placement_of(&self, plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<NodeId>>> {
-        let mut nodes: Option<Vec<NodeId>> = None;
-        let mut first = None;
+        let mut paths = BTreeSet::new();
         for_each_scan(plan, |scan| {
-            if !is_local(scan) {
-                return Ok(());
-            }
-            let locations: BTreeSet<_> = metas_of(scan).map(|meta| &meta.location).collect();
-            for location in locations {
-                let path = path_of(location)?;
-                let Some(having) = self.placement(&path) else { continue };
-                let both = match &nodes {
-                    None => having,
-                    Some(nodes) => nodes.iter().copied().filter(|node| having.contains(node)).collect(),
-                };
-                if both.is_empty() {
-                    let one = first.take().unwrap_or_else(|| path.clone());
-                    return Err(StoreError::Apart { one, other: path }.into());
+            if is_local(scan) {
+                let locations: BTreeSet<_> = metas_of(scan).map(|meta| &meta.location).collect();
+                for location in locations {
+                    paths.insert(path_of(location)?);
                 }
-                nodes = Some(both);
-                first.get_or_insert(path);
             }
             Ok(())
         })?;
+        self.placement_of_all(paths.iter().map(String::as_str))
+    }
+
+    /// The nodes that have all of these files; `None` if any node will do. For sources of files that are not DataFusion's
+    /// own.
+    ///
+    /// # Errors
+    /// [`StoreError::Apart`] if no node has all of them.
+    pub fn placement_of_all<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<Option<Vec<NodeId>>> {
+        let mut nodes: Option<Vec<NodeId>> = None;
+        let mut first = None;
+        for path in paths {
+            let Some(having) = self.placement(path) else { continue };
+            let both = match &nodes {
+                None => having,
+                Some(nodes) => nodes.iter().copied().filter(|node| having.contains(node)).collect(),
+            };
+            if both.is_empty() {
+                let one = first.unwrap_or(path).to_owned();
+                return Err(StoreError::Apart { one, other: path.to_owned() }.into());
+            }
+            nodes = Some(both);
+            first.get_or_insert(path);
+        }
         Ok(nodes)
     }
 
@@ -81,31 +92,37 @@ impl MeshFiles {
         }))
     }
 
-    /// The files of a group in groups that one node has each, in their order: each file goes to the first group whose nodes
-    /// have it, too.
+    /// The files of a group in groups that one node has each.
     fn split(&self, group: &FileGroup) -> Result<Vec<FileGroup>> {
-        let mut split: Vec<(Option<Vec<NodeId>>, Vec<PartitionedFile>)> = Vec::new();
-        for file in group.files() {
-            let having = self.placement(&path_of(&file.object_meta.location)?);
-            let common = |nodes: &Option<Vec<NodeId>>| match (nodes, &having) {
-                (None, having) => Some(having.clone()),
-                (nodes, None) => Some(nodes.clone()),
-                (Some(nodes), Some(having)) => {
-                    let both: Vec<NodeId> = nodes.iter().copied().filter(|node| having.contains(node)).collect();
-                    (!both.is_empty()).then_some(Some(both))
-                }
-            };
-            match split.iter_mut().find_map(|(nodes, files)| common(nodes).map(|common| (common, nodes, files))) {
-                Some((common, nodes, files)) => {
-                    *nodes = common;
-                    files.push(file.clone());
-                }
-                None => split.push((having, vec![file.clone()])),
-            }
-        }
+        let placed = |file: &PartitionedFile| Ok((self.placement(&path_of(&file.object_meta.location)?), file.clone()));
+        let split = together(group.files().iter().map(placed).collect::<Result<Vec<_>>>()?);
         if split.len() <= 1 {
             return Ok(vec![group.clone()]);
         }
-        Ok(split.into_iter().map(|(_, files)| FileGroup::new(files)).collect())
+        Ok(split.into_iter().map(FileGroup::new).collect())
     }
+}
+
+/// Things with the nodes that have them, in groups that one node has each, in their order: each goes to the first group
+/// whose nodes have it, too.
+pub(in super::super) fn together<T>(things: impl IntoIterator<Item = (Option<Vec<NodeId>>, T)>) -> Vec<Vec<T>> {
+    let mut groups: Vec<(Option<Vec<NodeId>>, Vec<T>)> = Vec::new();
+    for (having, thing) in things {
+        let common = |nodes: &Option<Vec<NodeId>>| match (nodes, &having) {
+            (None, having) => Some(having.clone()),
+            (nodes, None) => Some(nodes.clone()),
+            (Some(nodes), Some(having)) => {
+                let both: Vec<NodeId> = nodes.iter().copied().filter(|node| having.contains(node)).collect();
+                (!both.is_empty()).then_some(Some(both))
+            }
+        };
+        match groups.iter_mut().find_map(|(nodes, things)| common(nodes).map(|common| (common, nodes, things))) {
+            Some((common, nodes, things)) => {
+                *nodes = common;
+                things.push(thing);
+            }
+            None => groups.push((having, vec![thing])),
+        }
+    }
+    groups.into_iter().map(|(_, things)| things).collect()
 }

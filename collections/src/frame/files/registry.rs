@@ -36,6 +36,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// - `file://` and paths: the node's disk.
 /// - `http://`, `https://`: servers that can give ranges. Directories can be listed only where the server speaks WebDAV.
+///   What follows a `?` in a URL is not sent, so that signed URLs cannot be read.
 /// - `s3://BUCKET`, `s3a://BUCKET`: Amazon's S3, or with `AWS_ENDPOINT_URL` any service with its protocol; `AWS_REGION`,
 ///   `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_ALLOW_HTTP=true` for one without TLS,
 ///   `AWS_SKIP_SIGNATURE=true` for a public bucket. Without keys the machine's own role is asked for. Profiles in files are
