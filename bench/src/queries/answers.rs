@@ -106,7 +106,7 @@ impl Answer {
         let got = Table::of(self, &kinds, nan_is_null)?;
         let expected = Table::of(right, &kinds, nan_is_null)?;
         for column in ordered_by {
-            got.column_agrees(&expected, *column).context("the order is wrong")?;
+            got.column_agrees(&expected, *column, &kinds[*column]).context("the order is wrong")?;
         }
         got.agrees_with(&expected)
     }
@@ -237,12 +237,10 @@ impl Table {
     }
 
     /// Row by row, in the order in which they came.
-    fn column_agrees(&self, right: &Table, index: usize) -> anyhow::Result<()> {
-        let one = [kind(self.batch.schema().field(index).data_type()).context("no such type is compared")?];
-        let other = [kind(right.batch.schema().field(index).data_type()).context("no such type is compared")?];
-        let kinds = if one == other { one } else { [Kind::Float] };
-        let got = Columns::of(&self.batch.project(&[index])?, &kinds, self.nan_is_null)?;
-        let expected = Columns::of(&right.batch.project(&[index])?, &kinds, self.nan_is_null)?;
+    fn column_agrees(&self, right: &Table, index: usize, kind: &Kind) -> anyhow::Result<()> {
+        let kinds = std::slice::from_ref(kind);
+        let got = Columns::of(&self.batch.project(&[index])?, kinds, self.nan_is_null)?;
+        let expected = Columns::of(&right.batch.project(&[index])?, kinds, self.nan_is_null)?;
         for row in 0..self.batch.num_rows() {
             let same = match (&got.rows, &expected.rows) {
                 (Some(got), Some(expected)) => got.row(row) == expected.row(row),
