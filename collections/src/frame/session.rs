@@ -15,6 +15,10 @@ use super::mesh_exec::MeshSession;
 use super::planner;
 use super::progress::QueryProgress;
 
+/// Up to which size, as far as it is known, a join's smaller side is sent to every worker whole.
+const BROADCAST_BYTES_MAX: usize = 16 << 20;
+const BROADCAST_ROWS_MAX: usize = 1_000_000;
+
 /// A client's session: the tables and functions that its queries know.
 #[derive(Clone)]
 pub struct Frames {
@@ -111,20 +115,20 @@ fn config(cluster: &Cluster) -> SessionConfig {
     // These share state between the partitions of a plan, which here are in different processes.
     options.execution.enable_file_stream_work_stealing = false;
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    // A build side that is sent to every worker lets the scan of the other side be filtered by it, and saves an exchange of
+    // the other side; each task builds its own hash table of it.
+    options.optimizer.hash_join_single_partition_threshold = BROADCAST_BYTES_MAX;
+    options.optimizer.hash_join_single_partition_threshold_rows = BROADCAST_ROWS_MAX;
     // So that errors have their place in the statement.
     options.sql_parser.collect_spans = true;
     config
 }
 
-/// How many partitions exchanges have: a few for each slot, so that no slot waits long for the last task of a stage; fewer
+/// How many partitions exchanges have: two for each slot, so that no slot waits long for the last task of a stage; fewer
 /// on large clusters, since every task of a stage reads from every task of the one before.
 fn partitions_for(slots: u32) -> usize {
     let slots = slots.max(1) as usize;
-    match slots {
-        ..=16 => slots * 4,
-        ..=64 => slots * 2,
-        _ => slots,
-    }
+    if slots <= 64 { slots * 2 } else { slots }
 }
 
 /// Queries on a cluster.
