@@ -133,7 +133,7 @@ async fn a_file_that_changes_or_vanishes_after_planning_is_an_error() {
     let error = rows(&context, plan).await.unwrap_err();
     assert!(error.contains(&format!("{path} cannot be read")), "{error}");
     let error = bench.open_error(&[&path], fine()).await;
-    assert!(error.contains(&format!("there is no file {path}")), "{error}");
+    assert!(error.contains(&format!("no worker has {path}")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
