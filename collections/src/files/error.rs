@@ -48,8 +48,8 @@ pub enum FilesError {
     NoWorkers,
     /// No worker has the path.
     #[error(
-        "no worker has {path} (asked: {asked}); correct the path, or copy the file to the nodes with `node put`, where a file \
-         that only the client has can be read"
+        "no worker has {path} (asked: {asked}); correct the path, or, if only the client has the file, copy it to nodes with \
+         `node put`"
     )]
     Nowhere {
         /// The path or pattern.
