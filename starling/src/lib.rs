@@ -50,9 +50,9 @@ pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped,
 };
 
-#[cfg(feature = "frame")]
-pub use starling_collections::frame;
 pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};
+#[cfg(feature = "frame")]
+pub use starling_collections::{frame, functions};
 pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;

@@ -1,8 +1,5 @@
 //! What lies between two stages: record batches, live on their own node, Arrow IPC on the way to another one.
 
-use std::io::Cursor;
-
-use bytes::Bytes;
 use datafusion::arrow::array::Array;
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::ipc::reader::StreamDecoder;
@@ -14,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use starling_runtime::size;
 use starling_runtime::value::Buffer;
 
-/// Record batches of one schema, perhaps none. The encoding is one Arrow IPC stream, out of band, which is read without
-/// being copied; of no batches it is empty.
+/// Record batches of one schema, perhaps none. The encoding is an Arrow IPC stream, out of band, which is read without being
+/// copied; of no batches it is empty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batches {
     batches: Vec<RecordBatch>,
@@ -33,7 +30,7 @@ impl Batches {
         &self.batches
     }
 
-    pub(super) fn nbytes(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.nbytes
     }
 
@@ -41,30 +38,36 @@ impl Batches {
         self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
     }
 
-    fn encode(&self) -> Result<Bytes, ArrowError> {
-        let Some(first) = self.batches.first() else { return Ok(Bytes::new()) };
-        let mut bytes = Vec::with_capacity(self.nbytes as usize + 4096);
-        let mut writer = StreamWriter::try_new(Cursor::new(&mut bytes), first.schema_ref())?;
+    /// The messages of the stream, first the schema, then each batch by itself: what is decoded of one shares no memory with
+    /// the others, so that operators that count what they hold count it once.
+    fn encode(&self) -> Result<Vec<Buffer>, ArrowError> {
+        let Some(first) = self.batches.first() else { return Ok(Vec::new()) };
+        let mut writer = StreamWriter::try_new(Vec::new(), first.schema_ref())?;
+        let mut messages = vec![std::mem::take(writer.get_mut()).into()];
         for batch in &self.batches {
+            *writer.get_mut() = Vec::with_capacity(nbytes_of(batch) as usize + MESSAGE_HEAD_BYTES);
             writer.write(batch)?;
+            messages.push(std::mem::take(writer.get_mut()).into());
         }
-        writer.finish()?;
-        drop(writer);
-        Ok(bytes.into())
+        Ok(messages)
     }
 
-    fn decode(bytes: Bytes) -> Result<Batches, ArrowError> {
-        let nbytes = bytes.len() as u64;
-        let mut bytes = datafusion::arrow::buffer::Buffer::from(bytes);
+    fn decode(messages: Vec<Buffer>) -> Result<Batches, ArrowError> {
+        let nbytes = messages.iter().map(|message| message.len() as u64).sum();
         let mut decoder = StreamDecoder::new();
         let mut batches = Vec::new();
-        while !bytes.is_empty() {
-            batches.extend(decoder.decode(&mut bytes)?);
+        for message in messages {
+            let mut message = datafusion::arrow::buffer::Buffer::from(message.0);
+            while !message.is_empty() {
+                batches.extend(decoder.decode(&mut message)?);
+            }
         }
-        decoder.finish()?;
         Ok(Batches { batches, nbytes })
     }
 }
+
+/// About what a message has beside the columns' bytes, padding included.
+const MESSAGE_HEAD_BYTES: usize = 4096;
 
 /// What a batch takes when it is encoded: only the rows that it shows of the buffers that it shares.
 fn nbytes_of(batch: &RecordBatch) -> u64 {
@@ -81,13 +84,63 @@ impl Serialize for Batches {
         if size::is_counting() {
             return size::count(serializer, self.nbytes);
         }
-        Buffer(self.encode().map_err(S::Error::custom)?).serialize(serializer)
+        self.encode().map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Batches {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Batches, D::Error> {
-        let bytes = Buffer::deserialize(deserializer)?;
-        Batches::decode(bytes.0).map_err(D::Error::custom)
+        Batches::decode(Vec::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{ArrayRef, DictionaryArray, Int64Array, StringViewArray};
+    use datafusion::arrow::datatypes::Int32Type;
+    use starling_runtime::value::{Encoded, LiveValue};
+
+    use super::*;
+
+    fn batch(from: i64) -> RecordBatch {
+        let numbers: Int64Array = (from..from + 1000).map(Some).collect();
+        let texts: StringViewArray = (from..from + 1000).map(|n| Some(format!("a text of some length {n}"))).collect();
+        let dictionary: DictionaryArray<Int32Type> = (from..from + 1000).map(|n| ["x", "y"][n as usize % 2]).collect();
+        let columns = [("n", Arc::new(numbers) as ArrayRef), ("t", Arc::new(texts)), ("d", Arc::new(dictionary))];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[test]
+    fn batches_are_decoded_as_they_were_and_share_no_memory_with_each_other() {
+        let batches = Batches::new(vec![batch(0), batch(1000).slice(10, 500)]);
+        let encoded = Encoded::of(&batches).unwrap();
+        assert_eq!(encoded.buffers.len(), 3);
+        let back: Batches = encoded.decode().unwrap();
+        assert_eq!(back.batches(), batches.batches());
+        let sizes: Vec<usize> = back.batches().iter().map(RecordBatch::get_array_memory_size).collect();
+        assert!(sizes[0] < 10 * encoded.buffers[1].len(), "{sizes:?}");
+    }
+
+    #[test]
+    fn no_batches_have_an_empty_encoding() {
+        let encoded = Encoded::of(&Batches::default()).unwrap();
+        assert!(encoded.buffers.is_empty());
+        assert!(encoded.decode::<Batches>().unwrap().batches().is_empty());
+    }
+
+    #[test]
+    fn the_size_is_about_that_of_the_encoding_and_is_not_found_by_encoding() {
+        let batches = Batches::new(vec![batch(0).slice(100, 200)]);
+        let (counted, encoded) = (batches.nbytes().unwrap(), Encoded::of(&batches).unwrap().nbytes());
+        // Strings outside of the slice are still among the buffers until they are gathered.
+        assert!(counted > 0 && counted < 4 * encoded && encoded < 4 * counted, "{counted} {encoded}");
+    }
+
+    #[test]
+    fn what_is_no_stream_is_an_error() {
+        let broken = Encoded::of(&vec![Buffer::from(vec![1_u8; 100])]).unwrap();
+        assert!(broken.decode::<Batches>().is_err());
     }
 }

@@ -44,7 +44,7 @@ impl StageMetrics {
             operators: BTreeMap::new(),
             tasks: 1,
             rows: outputs.iter().map(Batches::rows).sum(),
-            nbytes: outputs.iter().map(Batches::nbytes).sum(),
+            nbytes: outputs.iter().map(Batches::size).sum(),
         };
         metrics.add_node(plan, &mut origins.iter());
         metrics

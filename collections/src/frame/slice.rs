@@ -62,12 +62,11 @@ fn route(plan: &Arc<dyn ExecutionPlan>, partition: usize) -> Result<Route> {
     routes.collect::<Result<_>>().map(Route::Children)
 }
 
+/// Is told a leaf, and which partition of it is meant.
+type OnLeaf<'a> = dyn FnMut(&Arc<dyn ExecutionPlan>, Option<usize>) -> Result<()> + 'a;
+
 /// The leaves that partition `partition` needs, each with the partition that is needed of it, or `None` for all of it.
-pub(super) fn leaves(
-    plan: &Arc<dyn ExecutionPlan>,
-    partition: Option<usize>,
-    found: &mut dyn FnMut(&Arc<dyn ExecutionPlan>, Option<usize>) -> Result<()>,
-) -> Result<()> {
+pub(super) fn leaves(plan: &Arc<dyn ExecutionPlan>, partition: Option<usize>, found: &mut OnLeaf<'_>) -> Result<()> {
     let children = plan.children();
     let Some(partition) = partition else {
         if children.is_empty() {

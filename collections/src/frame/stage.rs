@@ -30,6 +30,9 @@ use super::slice::{Slice, slice};
 /// What fraction of a node's memory limit its operators may use; the rest is for outputs.
 const OPERATORS_FRACTION: f64 = 0.4;
 
+/// A sort keeps at most this share of the operators' memory back for merging.
+const SORT_RESERVATION_SHARE: usize = 16;
+
 /// What a task is told beside its inputs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StageCall {
@@ -62,17 +65,25 @@ pub(super) struct ExchangeInputs {
 /// What the stages' tasks on a node share.
 struct FrameNode {
     state: SessionState,
+    /// What a sort keeps back for merging what it has spilled, if the node's memory is too small for DataFusion's default.
+    sort_reservation: Option<usize>,
 }
 
 impl FrameNode {
     fn new(memory: &MemoryConfig) -> Result<FrameNode> {
         let mut state = SessionStateBuilder::new_with_default_features().with_runtime_env(runtime_env(memory)?).build();
         register_linked(&mut state)?;
-        Ok(FrameNode { state })
+        let operators = operators_bytes(memory);
+        let default = SessionConfig::new().options().execution.sort_spill_reservation_bytes;
+        let sort_reservation = operators.map(|bytes| bytes / SORT_RESERVATION_SHARE).filter(|share| *share < default);
+        Ok(FrameNode { state, sort_reservation })
     }
 
     fn context(&self, call: &StageCall, inputs: TaskInputs) -> Result<Arc<TaskContext>> {
         let mut config = SessionConfig::new();
+        if let Some(bytes) = self.sort_reservation {
+            config.options_mut().execution.sort_spill_reservation_bytes = bytes;
+        }
         for (key, value) in call.settings.iter() {
             config.options_mut().set(key, value)?;
         }
@@ -81,10 +92,14 @@ impl FrameNode {
     }
 }
 
+/// How much memory a node's operators may use; `None` for as much as they want.
+fn operators_bytes(memory: &MemoryConfig) -> Option<usize> {
+    (memory.limit > 0).then_some((memory.limit as f64 * OPERATORS_FRACTION) as usize)
+}
+
 fn runtime_env(memory: &MemoryConfig) -> Result<Arc<RuntimeEnv>> {
     let mut builder = files::runtime_env(files::registry());
-    if memory.limit > 0 {
-        let bytes = (memory.limit as f64 * OPERATORS_FRACTION) as usize;
+    if let Some(bytes) = operators_bytes(memory) {
         builder = builder.with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
     }
     if let Some(directory) = &memory.spill_directory {

@@ -5,18 +5,22 @@ use std::path::Path;
 
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
+use starling_actors::Cluster;
 use tempfile::TempDir;
 
 use super::*;
 
 struct Folder {
     folder: TempDir,
+    frames: Frames,
+    /// For writing files.
     context: SessionContext,
 }
 
 impl Folder {
-    fn new() -> Folder {
-        Folder { folder: tempfile::tempdir().unwrap(), context: SessionContext::new() }
+    async fn new() -> Folder {
+        let cluster = Cluster::local(1).await.unwrap();
+        Folder { folder: tempfile::tempdir().unwrap(), frames: Frames::of(&cluster), context: SessionContext::new() }
     }
 
     fn path(&self, name: &str) -> String {
@@ -39,15 +43,19 @@ impl Folder {
     }
 
     async fn table(&self, source: TableSource) -> Result<Arc<dyn TableProvider>, TableError> {
-        provider(&self.context.state(), &source, None).await
+        self.frames.provider(&source, None).await.map_err(|error| match error {
+            FrameError::Table(error) => error,
+            other => TableError::Read(DataFusionError::External(Box::new(other))),
+        })
     }
 
     /// What a query says of the table `t` that the source is.
     async fn answer(&self, source: TableSource, query: &str) -> Vec<String> {
         let table = self.table(source).await.unwrap();
-        self.context.deregister_table("t").unwrap();
-        self.context.register_table("t", table).unwrap();
-        let batches = self.context.sql(query).await.unwrap().collect().await.unwrap();
+        let context = self.frames.context();
+        context.deregister_table("t").unwrap();
+        context.register_table("t", table).unwrap();
+        let batches = context.sql(query).await.unwrap().collect().await.unwrap();
         let text = pretty_format_batches(&batches).unwrap().to_string();
         let rows = text.lines().filter(|line| line.starts_with('|')).skip(1);
         rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>().join(",").trim_matches(',').to_owned())
@@ -98,9 +106,9 @@ fn avro() -> Vec<u8> {
     out
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_format_is_read_by_its_name() {
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     let mut paths = vec![
         folder.file("x.csv", "n,s\n1,\"a\nb\"\n2,ü\n"),
         folder.file("x.TSV", "n\ts\n1\t\"a\nb\"\n2\tü\n"),
@@ -118,9 +126,9 @@ async fn every_format_is_read_by_its_name() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn text_is_read_from_compressed_files_and_through_globs_and_directories() {
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     for (end, compression) in [("gz", "gzip"), ("zst", "zstd"), ("bz2", "bzip2"), ("xz", "xz")] {
         let options =
             format!("STORED AS CSV OPTIONS ('format.compression' '{compression}', 'format.has_header' 'true')");
@@ -136,9 +144,9 @@ async fn text_is_read_from_compressed_files_and_through_globs_and_directories() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn many_files_are_one_table_with_the_columns_of_all() {
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     folder.file("d/a1.csv", "n,s\n1,x\n");
     folder.file("d/a2.csv", "n,s\n2,y\n");
     folder.file("d/below/b.csv", "n,s\n3,z\n");
@@ -161,9 +169,9 @@ async fn many_files_are_one_table_with_the_columns_of_all() {
     assert_eq!(folder.answer(TableSource::new(odd), count).await, ["1,7"], "a file whose name looks like a glob");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn directories_named_key_and_value_give_columns() {
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     folder.file("h/year=2023/kind=a/x.csv", "n\n1\n");
     folder.file("h/year=2024/kind=b/x.csv", "n\n2\n");
     folder.file("h/year=2024/kind=b/y.csv", "n\n4\n");
@@ -181,9 +189,9 @@ async fn directories_named_key_and_value_give_columns() {
     assert!(matches!(&uneven, TableError::Partitions { .. }), "{uneven}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_format_that_was_said_goes_before_the_name() {
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     let path = folder.file("rows.txt", "n,s\n1,\"a\nb\"\n2,ü\n");
     let source = TableSource::new(&path).format(TableFormat::Csv);
     assert_eq!(folder.answer(source, ROWS).await, EXPECTED);
@@ -193,9 +201,9 @@ async fn a_format_that_was_said_goes_before_the_name() {
     assert_eq!(folder.answer(source, "SELECT sum(column_1), max(column_2) FROM t").await, ["3,y"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_table_is_told_with_what_to_do() {
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     let missing = folder.error(TableSource::new(folder.path("none.csv"))).await;
     assert!(missing.to_string().starts_with("there is no file at "), "{missing}");
     let missing = folder.error(TableSource::new(folder.path("*.csv"))).await;
@@ -220,9 +228,9 @@ async fn what_is_no_table_is_told_with_what_to_do() {
     assert!(matches!(refused, TableError::NoSkipping { format: TableFormat::Parquet }), "{refused}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn files_whose_columns_do_not_go_together_are_named() {
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     fs::create_dir(folder.path("p")).unwrap();
     for (name, value) in [("a", "1"), ("b", "2"), ("c", "'three'")] {
         let query = format!("COPY (SELECT {value} AS n) TO '{}'", folder.path(&format!("p/{name}.parquet")));
@@ -235,14 +243,14 @@ async fn files_whose_columns_do_not_go_together_are_named() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_real_posts_are_what_they_are() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/posts.csv");
     if !Path::new(path).exists() {
         eprintln!("skipped: there is no {path}");
         return;
     }
-    let folder = Folder::new();
+    let folder = Folder::new().await;
     let query = "SELECT \"PostTypeId\", count(*), sum(\"Score\") FROM t GROUP BY 1 ORDER BY 1";
     let rows = folder.answer(TableSource::new(path), query).await;
     assert_eq!(rows, ["1,397,4141", "2,1507,8687", "4,78,0", "5,78,0", "7,1,0"]);
