@@ -10,9 +10,10 @@
 
 use std::sync::Arc;
 
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::memory::LazyMemoryExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -72,6 +73,11 @@ impl Cutter {
     fn cut(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         if plan.is::<RecursiveQueryExec>() {
             return Ok(Arc::clone(plan));
+        }
+        if plan.is::<LazyMemoryExec>() && plan.schema().fields().is_empty() {
+            // Its encoding has no place for a projection, and without columns the rows would have others than the plan says.
+            let what = "a table function of which no column is read cannot be sent to a worker".to_owned();
+            return Err(DataFusionError::NotImplemented(what));
         }
         if plan.is::<StoredExec>() {
             let each = plan.output_partitioning().clone();

@@ -2,6 +2,7 @@
 //! are the outputs of the last stage.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -77,6 +78,8 @@ struct Run {
     submitted: OnceCell<Submitted>,
     /// The partitions that were asked for.
     taken: Mutex<Vec<bool>>,
+    /// Whether it was said how many bad rows were left out.
+    is_skipping_told: AtomicBool,
 }
 
 struct Submitted {
@@ -159,7 +162,7 @@ impl MeshExec {
             plans: Arc::new(plans),
             properties: Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative)),
             told,
-            wants_metrics: false,
+            wants_metrics: skips_bad_rows(plan),
             run: Mutex::default(),
         })
     }
@@ -211,7 +214,7 @@ impl MeshExec {
         if is_taken {
             let mut taken = vec![false; self.properties.output_partitioning().partition_count()];
             taken[partition] = true;
-            *run = Arc::new(Run { submitted: OnceCell::new(), taken: Mutex::new(taken) });
+            *run = Arc::new(Run { taken: Mutex::new(taken), ..Run::default() });
         }
         Arc::clone(&run)
     }
@@ -382,6 +385,15 @@ fn placement(files: &MeshFiles, leaf: &Arc<dyn ExecutionPlan>) -> Result<Option<
     files.placement_of_all(paths.iter().map(String::as_str))
 }
 
+/// The figure of a scan that tells how many rows it has left out.
+const BAD_ROWS: &str = "bad_rows_skipped";
+
+/// Whether rows may be left out, which has to be told.
+fn skips_bad_rows(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.downcast_ref::<CsvScanExec>().is_some_and(CsvScanExec::skips_bad_rows)
+        || plan.children().into_iter().any(skips_bad_rows)
+}
+
 /// How many parts of rows the outputs of a stage have.
 fn parts_of(stage: &Stage) -> usize {
     match Arc::ptr_eq(stage.body(), &stage.plan) {
@@ -423,8 +435,14 @@ impl Run {
         let parts = output.result().await.map_err(failed)?;
         if let Some(told) = told {
             let told_by = submitted.metrics.iter().enumerate();
+            let mut skipped = 0;
             for (stage, metrics) in told_by.filter_map(|(stage, metrics)| Some((stage, metrics.as_ref()?))) {
-                told.set(stage, metrics.result().await.map_err(failed)?);
+                let metrics = metrics.result().await.map_err(failed)?;
+                skipped += metrics.total(BAD_ROWS);
+                told.set(stage, metrics);
+            }
+            if skipped > 0 && !self.is_skipping_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(rows = skipped, "bad rows were left out");
             }
         }
         let batches = parts.get::<Batches>(0).map_err(|error| DataFusionError::External(Box::new(error)))?;

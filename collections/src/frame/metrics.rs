@@ -77,6 +77,11 @@ impl StageMetrics {
         self.nbytes += other.nbytes;
     }
 
+    /// The sum of a figure over all operators.
+    pub(super) fn total(&self, name: &str) -> u64 {
+        self.operators.iter().filter(|((_, figure), _)| figure == name).map(|(_, (_, value))| value).sum()
+    }
+
     /// The figures of the operator at a place.
     pub(super) fn operator(&self, place: u32) -> MetricsSet {
         let mut set = MetricsSet::new();

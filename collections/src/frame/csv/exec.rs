@@ -19,7 +19,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use serde::{Deserialize, Serialize};
 
-use super::options::Format;
+use super::options::{Format, OnBadRow};
 use super::part::{Part, TableFile, TableSpec};
 use super::source::{self, ScanMetrics};
 
@@ -110,6 +110,11 @@ impl CsvScanExec {
             parts.iter().filter_map(|part| Some(self.table.files.get(part.file)?.place.name())).collect();
         paths.dedup();
         paths
+    }
+
+    /// Whether bad rows are left out and counted.
+    pub fn skips_bad_rows(&self) -> bool {
+        self.table.format.on_bad_row == OnBadRow::Skip
     }
 
     /// How many bytes a partition reads.
