@@ -185,6 +185,23 @@ async fn every_kind_of_query_has_the_answer_of_plain_datafusion() {
     cluster.shutdown().await;
 }
 
+/// The rows of a table in memory travel in the plan of the stage that scans it.
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_of_any_size_reach_the_workers() {
+    let cluster = Cluster::local(2).await.unwrap();
+    let both = Both { plain: SessionContext::new(), frames: Frames::fresh(&cluster) };
+    for (name, rows) in [("small", 1_000), ("large", 300_000), ("huge", 2_000_000)] {
+        for context in [&both.plain, both.frames.context()] {
+            let numbers: Int64Array = (0..rows).map(|n| Some(n * 7919 % 1_000_003)).collect();
+            let batch = RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).unwrap();
+            let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap();
+            context.register_table(name, Arc::new(table)).unwrap();
+        }
+        both.agree_on(&format!("SELECT n % 10 AS d, count(*), sum(n) FROM {name} GROUP BY d")).await;
+    }
+    cluster.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_is_explained_by_its_stages_and_what_they_did() {
     let cluster = Cluster::local(2).await.unwrap();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::memory::LazyMemoryExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -64,6 +64,16 @@ pub(super) fn cut(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<Stage>> {
     Ok(cutter.stages)
 }
 
+/// An input of which only the first rows of each partition are read: in one process whoever has enough stops the others.
+pub(super) fn limited(input: &Arc<dyn ExecutionPlan>, rows: Option<usize>) -> Arc<dyn ExecutionPlan> {
+    match rows {
+        Some(rows) if input.fetch().is_none_or(|fetch| fetch > rows) => {
+            Arc::new(LocalLimitExec::new(Arc::clone(input), rows))
+        }
+        _ => Arc::clone(input),
+    }
+}
+
 struct Cutter {
     stages: Vec<Stage>,
 }
@@ -100,7 +110,8 @@ impl Cutter {
             && coalesce.input().output_partitioning().partition_count() > 1
         {
             let single = Partitioning::UnknownPartitioning(1);
-            let gathered = self.exchange(&plan, Arc::clone(coalesce.input()), Read::Gather, single);
+            let input = limited(coalesce.input(), coalesce.fetch());
+            let gathered = self.exchange(&plan, input, Read::Gather, single);
             return Ok(match coalesce.fetch() {
                 Some(fetch) => Arc::new(GlobalLimitExec::new(gathered, 0, Some(fetch))),
                 None => gathered,
@@ -111,7 +122,8 @@ impl Cutter {
             && outputs > 1
         {
             let each = Partitioning::UnknownPartitioning(outputs);
-            let input = self.exchange(merge.input(), Arc::clone(merge.input()), Read::Each, each);
+            let limited = limited(merge.input(), merge.fetch());
+            let input = self.exchange(merge.input(), limited, Read::Each, each);
             return replace_children_if_necessary(plan, vec![input]);
         }
         Ok(plan)
@@ -128,8 +140,8 @@ impl Cutter {
         let stage = Stage::new(stage);
         let number = self.stages.len() as u32;
         let outputs = stage.tasks as u32;
-        let ordering = replaced.output_ordering().cloned();
+        let equivalence = replaced.equivalence_properties().clone();
         self.stages.push(stage);
-        Arc::new(ExchangeSourceExec::new(number, outputs, read, replaced.schema(), partitioning, ordering))
+        Arc::new(ExchangeSourceExec::new(number, outputs, read, equivalence, partitioning))
     }
 }

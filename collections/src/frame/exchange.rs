@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -61,20 +60,18 @@ pub(super) struct TaskInputs {
 }
 
 impl ExchangeSourceExec {
-    /// `ordering` is that of each output, and so of each partition unless several outputs follow each other in it.
+    /// `equivalence` is what holds of each output; orders hold of each partition unless several outputs follow each other
+    /// in it.
     pub(super) fn new(
         exchange: u32,
         outputs: u32,
         read: Read,
-        schema: SchemaRef,
+        mut equivalence: EquivalenceProperties,
         partitioning: Partitioning,
-        ordering: Option<LexOrdering>,
     ) -> ExchangeSourceExec {
-        let is_ordered = matches!(read, Read::Each | Read::MergePart) || outputs == 1;
-        let equivalence = match ordering.filter(|_| is_ordered) {
-            Some(ordering) => EquivalenceProperties::new_with_orderings(schema, [ordering]),
-            None => EquivalenceProperties::new(schema),
-        };
+        if !matches!(read, Read::Each | Read::MergePart) && outputs != 1 {
+            equivalence.clear_orderings();
+        }
         let properties =
             PlanProperties::new(equivalence, partitioning, EmissionType::Incremental, Boundedness::Bounded)
                 .with_scheduling_type(SchedulingType::Cooperative);
@@ -174,7 +171,10 @@ impl ExecutionPlan for ExchangeSourceExec {
             return self.merge(outputs, part, &context);
         }
         let outputs = match self.read {
-            Read::Each => outputs.get(partition..=partition).unwrap_or_default().to_vec(),
+            Read::Each => {
+                let missing = || DataFusionError::Internal(format!("output {partition} of an exchange is missing"));
+                vec![outputs.get(partition).cloned().ok_or_else(missing)?]
+            }
             _ => outputs,
         };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
@@ -218,9 +218,8 @@ impl ExchangeSourceExec {
             self.exchange,
             outputs.len() as u32,
             Read::Each,
-            self.schema(),
+            self.properties.equivalence_properties().clone(),
             Partitioning::UnknownPartitioning(outputs.len()),
-            Some(ordering.clone()),
         );
         let inputs = TaskInputs { exchanges: vec![(self.exchange, part, outputs)] };
         let config = context.session_config().clone().with_extension(Arc::new(inputs));

@@ -44,6 +44,10 @@ use super::stage::{ExchangeInputs, StageCall, stage};
 /// A stage whose tasks' copies of the plan would have more bytes together is sent to the workers once.
 const PLAN_BYTES_INLINE_MAX: usize = 256 * 1024;
 
+/// A plan up to this size is the output of a task, which is computed again if its worker is lost; a larger one, which has
+/// tables in it, does not fit into a task's arguments.
+const PLAN_BYTES_HELD_MAX: usize = 12 << 20;
+
 /// What a session's queries have in common.
 #[derive(Clone, Debug)]
 pub(super) struct MeshSession {
@@ -268,11 +272,14 @@ impl Submission {
         plan: &Bytes,
         outputs: &[Vec<Future<Parts>>],
     ) -> Result<Vec<Future<Parts>>> {
-        let is_inline = plan.len().saturating_mul(stage.tasks) <= PLAN_BYTES_INLINE_MAX;
+        let nbytes = plan.len();
         let plan = Buffer(plan.clone());
-        let (inline, sent) = match is_inline {
-            true => (Some(plan), None),
-            false => (None, Some(cluster.scatter(plan).await.map_err(failed)?)),
+        let (inline, sent) = if nbytes.saturating_mul(stage.tasks) <= PLAN_BYTES_INLINE_MAX {
+            (Some(plan), None)
+        } else if nbytes <= PLAN_BYTES_HELD_MAX {
+            (None, Some(cluster.submit(hold_plan::task(plan))))
+        } else {
+            (None, Some(cluster.scatter(plan).await.map_err(failed)?))
         };
         let mut tasks = Vec::with_capacity(stage.tasks);
         let files = &self.session.files;
@@ -348,7 +355,7 @@ impl Submission {
             let exchange = source.exchange;
             // A sliced leaf that takes each output as a partition takes only one.
             let futures = match (source.read, partition) {
-                (Read::Each, Some(partition)) => futures.get(partition..=partition).unwrap_or_default(),
+                (Read::Each, Some(partition)) => futures.get(partition..=partition).ok_or_else(missing)?,
                 _ => futures,
             };
             let count = futures.len() as u32;
@@ -402,6 +409,12 @@ fn parts_of(stage: &Stage) -> usize {
     }
 }
 
+/// Puts a stage's plan where its tasks can fetch it.
+#[task(crate = starling_runtime)]
+fn hold_plan(plan: Buffer) -> Buffer {
+    plan
+}
+
 /// Adds up what a stage's tasks tell, which is one part of their outputs.
 #[task(crate = starling_runtime)]
 fn gather_metrics(outputs: Vec<Arc<Parts>>, part: u32) -> Result<StageMetrics> {
@@ -421,7 +434,9 @@ fn settings_of(options: &ConfigOptions) -> Vec<(String, String)> {
     let defaults = ConfigOptions::new().entries();
     let defaults: std::collections::HashMap<_, _> =
         defaults.into_iter().map(|entry| (entry.key, entry.value)).collect();
-    let changed = options.entries().into_iter().filter(|entry| defaults.get(&entry.key) != Some(&entry.value));
+    // Extensions of other makers are not known to the workers.
+    let ours = options.entries().into_iter().filter(|entry| entry.key.starts_with("datafusion."));
+    let changed = ours.filter(|entry| defaults.get(&entry.key) != Some(&entry.value));
     changed.filter_map(|entry| Some((entry.key, entry.value?))).collect()
 }
 

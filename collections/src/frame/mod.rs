@@ -25,6 +25,7 @@ mod metrics;
 mod persist;
 mod planner;
 mod progress;
+mod scan;
 mod session;
 mod shown;
 mod single;

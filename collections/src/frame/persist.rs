@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
@@ -21,7 +22,8 @@ pub trait Persist {
     /// Computes the frame and keeps its partitions in the cluster's memory, or on its disks when memory is short, as the
     /// table `name` of the session, in place of an earlier one. Gives a frame of the table. Does not wait until all is
     /// computed. The partitions are released when the table is deregistered and no frame of it is left; what is lost with a
-    /// worker is computed again.
+    /// worker is computed again. A table that is left in the client's own session keeps the client: deregister it, or shut the
+    /// cluster down.
     ///
     /// ```no_run
     /// # use starling_collections::frame::{Frames, FrameError, Persist};
@@ -43,6 +45,8 @@ impl Persist for DataFrame {
         let plan = state.create_physical_plan(&plan).await?;
         let (outputs, plan) = store(plan, &state).await?;
         let table = StoredTable::new(plan.schema(), outputs, plan.output_ordering().cloned());
+        // Columns of the same name would be refused once the old table is gone.
+        DFSchema::try_from(plan.schema())?;
         let context = SessionContext::new_with_state(state);
         context.deregister_table(name)?;
         context.register_table(name, Arc::new(table))?;

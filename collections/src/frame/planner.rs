@@ -19,12 +19,14 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::memory::LazyMemoryExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
+use super::cut::limited;
 use super::mesh_exec::{MeshExec, MeshSession};
 use super::single::SinglePartitionExec;
 
@@ -76,6 +78,13 @@ fn tells_of_unmatched_left(join: JoinType) -> bool {
 
 impl SplitJoins {
     fn split(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+        if let Some(series) = plan.downcast_ref::<LazyMemoryExec>()
+            && plan.output_ordering().is_some()
+        {
+            // Workers do not hear of its order, so the rest of the plan must not count on it.
+            let unordered = LazyMemoryExec::try_new(plan.schema(), series.generators().clone())?;
+            return Ok(Transformed::yes(Arc::new(unordered)));
+        }
         if let Some(join) = plan.downcast_ref::<HashJoinExec>()
             && *join.partition_mode() == PartitionMode::CollectLeft
             && tells_of_unmatched_left(*join.join_type())
@@ -130,7 +139,9 @@ struct OntoMesh {
 impl OntoMesh {
     fn place(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         if is_clients(&plan) {
-            let children = plan.children().into_iter().map(|child| self.place(Arc::clone(child)));
+            let gathers = plan.is::<SortPreservingMergeExec>() || plan.is::<CoalescePartitionsExec>();
+            let rows = plan.fetch().filter(|_| gathers);
+            let children = plan.children().into_iter().map(|child| self.place(limited(child, rows)));
             return replace_children_if_necessary(Arc::clone(&plan), children.collect::<Result<_>>()?);
         }
         if !reads(&plan) {

@@ -16,11 +16,15 @@ use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, Partitioning
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
 };
+use futures::{TryStreamExt, stream};
 use starling_runtime::parts::Parts;
 use starling_runtime::task::Future;
+
+use super::batches::Batches;
 
 /// A table of outputs, one a partition. They are released when the last one who has the table drops it.
 pub(super) struct StoredTable {
@@ -136,8 +140,16 @@ impl ExecutionPlan for StoredExec {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
-    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let what = "a persisted table is read by the cluster only, and this plan does not run there".to_owned();
-        Err(DataFusionError::NotImplemented(what))
+    /// For plans that cannot be sent to workers.
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let missing = move || DataFusionError::Internal(format!("partition {partition} of a persisted table is missing"));
+        let output = self.outputs.get(partition).cloned().ok_or_else(missing)?;
+        let read = async move {
+            let parts = output.result().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let batches = parts.get::<Batches>(0).map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let batches = batches.ok_or_else(missing)?;
+            Ok::<_, DataFusionError>(stream::iter(batches.batches().to_vec().into_iter().map(Ok)))
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::once(read).try_flatten())))
     }
 }

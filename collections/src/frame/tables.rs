@@ -26,6 +26,7 @@ use url::Url;
 
 use super::csv::{CsvReadOptions, CsvTable, OnBadRow};
 use super::error::FrameError;
+use super::scan::of_json_arrays;
 use super::session::Frames;
 
 /// How the rows of a file are written.
@@ -450,6 +451,8 @@ impl Found {
             Some(schema) => Arc::clone(schema),
             None => self.schema(state, &*format).await?,
         };
+        let is_json_array = self.kind.format == TableFormat::Json && self.is_json_array().await?;
+        let schema = if is_json_array { of_json_arrays(&schema) } else { schema };
         let options =
             ListingOptions::new(format).with_file_extension(self.extension).with_table_partition_cols(self.partitions);
         let config =

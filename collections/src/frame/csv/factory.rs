@@ -8,12 +8,16 @@ use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
 use datafusion::common::config::{ConfigFileType, CsvOptions};
 use datafusion::common::{exec_datafusion_err, plan_err};
+use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::CreateExternalTable;
 use starling_actors::{Cluster, WeakCluster};
 
+use super::CsvTableError;
 use super::options::{CsvReadOptions, OnBadRow};
 use super::table::CsvTable;
+use crate::csv::CsvError;
+use crate::files::FilesError;
 use crate::frame::FrameError;
 
 /// Makes [`CsvTable`]s of SQL statements. It knows DataFusion's options of the format, except `null_regex` and `terminator`, and
@@ -54,6 +58,10 @@ impl TableProviderFactory for CsvTableFactory {
         }
         match CsvTable::open(&cluster, command.locations.clone(), options).await {
             Ok(table) => Ok(table),
+            // Nothing is there yet, and the columns are declared: rows may be inserted later.
+            Err(FrameError::Csv(
+                CsvTableError::Files(FilesError::Nowhere { .. }) | CsvTableError::File(CsvError::NotFound { .. }),
+            )) if !command.schema.fields().is_empty() => ListingTableFactory::new().create(state, command).await,
             Err(FrameError::Query(error)) => Err(error),
             Err(FrameError::Csv(error)) => Err(error.into()),
             Err(FrameError::Table(error)) => Err(DataFusionError::External(Box::new(error))),

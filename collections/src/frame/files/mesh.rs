@@ -303,7 +303,12 @@ impl ObjectStore for MeshFiles {
         let files = self.clone();
         let listed = async move {
             let path = if prefix.as_ref().is_empty() { "/".to_owned() } else { files.path_of(&prefix)? };
-            let listing = files.look_up(&path).await.map_err(of_files)?;
+            let listing = match files.look_up(&path).await {
+                Ok(listing) => listing,
+                // As in any store, nothing is below a prefix that nobody has; whoever needs a file there asks for it.
+                Err(FilesError::Nowhere { .. }) => return Ok(stream::iter(Vec::new())),
+                Err(error) => return Err(of_files(error)),
+            };
             // A path that is a file is no prefix of any.
             let found = if listing.is_directory { listing.files } else { Vec::new() };
             let metas = found.into_iter().map(|file| Ok(meta_of(Path::from_absolute_path(&file.path)?, &file)));
