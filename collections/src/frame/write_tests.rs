@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array};
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
 use starling_actors::{Cluster, LocalOptions};
 use starling_core::ids::NodeId;
 use tempfile::TempDir;
@@ -95,20 +98,25 @@ impl Bench {
         let batches = self.frames.sql(statement).await.unwrap().collect().await.unwrap();
         assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
         assert_eq!(batches[0].schema().field(0).name(), "count");
-        batches[0].column(0).as_primitive::<datafusion::arrow::datatypes::UInt64Type>().value(0)
+        batches[0].column(0).as_primitive::<UInt64Type>().value(0)
     }
 
     /// The names of all that is in a directory, hidden files among them, in their order.
     fn names(&self, directory: &str) -> Vec<String> {
-        names(self.folder.path().join(directory).as_path())
+        let Ok(entries) = fs::read_dir(self.folder.path().join(directory)) else { return Vec::new() };
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
     }
-}
 
-fn names(directory: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort_unstable();
-    names
+    /// Waits until so many files are whole, and have no names yet.
+    async fn wait_for_drafts(&self, directory: &str, count: usize) {
+        while self.names(directory).iter().filter(|name| name.ends_with(".tmp")).count() < count {
+            tokio::task::yield_now().await;
+        }
+        let names = self.names(directory);
+        assert!(names.iter().all(|name| name.starts_with(".part-")), "{names:?}");
+    }
 }
 
 fn numbers(first: i64, count: i64) -> RecordBatch {
@@ -207,21 +215,73 @@ async fn a_target_that_is_a_file_is_that_file_and_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_fails_in_the_middle_leaves_no_file() {
     let bench = Bench::new().await;
-    let drafts = bench.path("failed");
-    let query = format!("COPY (SELECT 1 / (gate(n, 2500) - 2500) AS n FROM t) TO '{drafts}/' STORED AS parquet");
-    let frame = bench.frames.sql(&query).await.unwrap();
-    let failed = tokio::spawn(frame.collect());
-    // The other partitions' files are there before this one fails.
-    let is_written = |name: &String| name.ends_with(".tmp");
-    while names(Path::new(&drafts)).iter().filter(|name| is_written(name)).count() < 3 {
+    let directory = bench.path("failed");
+    let query = format!("COPY (SELECT 1 / (gate(n, 2500) - 2500) AS n FROM t) TO '{directory}/' STORED AS parquet");
+    let failed = tokio::spawn(bench.frames.sql(&query).await.unwrap().collect());
+    bench.wait_for_drafts("failed", 3).await;
+    with_gate(2500, |gate| gate.is_open = true);
+    let error = failed.await.unwrap().unwrap_err();
+    assert!(format!("{error:?}").contains("Divide by zero"), "{error:?}");
+    assert_eq!(bench.names("failed"), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_dropped_leaves_no_file() {
+    let bench = Bench::new().await;
+    let directory = bench.path("dropped");
+    let query = format!("COPY (SELECT gate(n, 2600) AS n FROM t) TO '{directory}/' STORED AS csv");
+    let dropped = tokio::spawn(bench.frames.sql(&query).await.unwrap().collect());
+    bench.wait_for_drafts("dropped", 3).await;
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
+    with_gate(2600, |gate| gate.is_open = true);
+    while !bench.names("dropped").is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+static STORE: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
+
+/// Gives the node a store that is no disk.
+#[task(crate = starling_runtime)]
+fn add_store(url: &str) -> Result<()> {
+    let store = Arc::clone(&*STORE);
+    stage::environment()?.register_object_store(&Url::parse(url).unwrap(), store);
+    Ok(())
+}
+
+async fn objects() -> Vec<String> {
+    let mut objects: Vec<String> =
+        STORE.list(None).map_ok(|object| object.location.to_string()).try_collect().await.unwrap();
+    objects.sort_unstable();
+    objects
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_a_store_have_their_names_at_once_and_none_is_left_of_a_query_that_fails() {
+    let bench = Bench::new().await;
+    for node in &bench.cluster.nodes()[1..] {
+        let call = add_store::task("s3://in-memory".to_owned()).workers([node.id().hex()]);
+        bench.cluster.submit(call).result().await.unwrap();
+    }
+    let query = "COPY (SELECT 1 / (gate(n, 2700) - 2700) AS n FROM t) TO 's3://in-memory/failed/' STORED AS csv";
+    let failed = tokio::spawn(bench.frames.sql(query).await.unwrap().collect());
+    while objects().await.len() < 3 {
         assert!(!failed.is_finished(), "{:?}", failed.await);
         tokio::task::yield_now().await;
     }
-    assert!(bench.names("failed").iter().all(|name| name.starts_with(".part-")), "{:?}", bench.names("failed"));
-    with_gate(2500, |gate| gate.is_open = true);
-    let error = failed.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("Divide by zero") || format!("{error:?}").contains("DivideByZero"), "{error:?}");
-    assert_eq!(bench.names("failed"), Vec::<String>::new());
+    with_gate(2700, |gate| gate.is_open = true);
+    failed.await.unwrap().unwrap_err();
+    assert_eq!(objects().await, Vec::<String>::new());
+
+    assert_eq!(bench.count("COPY (SELECT n FROM t) TO 's3://in-memory/good/' STORED AS json").await, 4000);
+    let names: Vec<String> = objects().await;
+    assert_parts(&names.iter().map(|name| name.replace("good/", "")).collect::<Vec<_>>(), "json", 4);
+    let third = STORE.get(&ObjectPath::from(names[2].as_str())).await.unwrap().bytes().await.unwrap();
+    assert!(third.starts_with(b"{\"n\":2000}\n") && third.ends_with(b"{\"n\":2999}\n"));
+    assert_eq!(bench.count("COPY (SELECT n FROM t LIMIT 10) TO 's3://in-memory/one.csv'").await, 10);
+    assert_eq!(objects().await.last().map(String::as_str), Some("one.csv"));
+    assert_eq!(objects().await.len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,25 +303,35 @@ async fn rows_are_inserted_as_files_beside_those_that_are_there() {
     assert!(overwrite.unwrap_err().to_string().contains("Overwrites are not implemented"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_worker_leaves_one_file_a_partition() {
+/// Loses a worker when all files but one are whole, and with it the files if `is_with_disk`.
+async fn lose_a_worker(number: i64, is_with_disk: bool) {
     let bench = Bench::new().await;
     let path = bench.path("lost");
-    let query = format!("COPY (SELECT gate(n, 3500) AS n FROM t) TO '{path}/' STORED AS parquet");
-    let frame = bench.frames.sql(&query).await.unwrap();
-    let written = tokio::spawn(frame.collect());
-    let gate = tokio::task::spawn_blocking(|| wait_at_gate(3500, |gate| gate.at.is_some())).await.unwrap();
-    // Files that this one has written, and that have no names yet, are among what is lost.
-    while names(Path::new(&path)).iter().filter(|name| name.ends_with(".tmp")).count() < 3 {
-        assert!(!written.is_finished(), "{:?}", written.await);
-        tokio::task::yield_now().await;
-    }
+    let query = format!("COPY (SELECT gate(n, {number}) AS n FROM t) TO '{path}/' STORED AS parquet");
+    let written = tokio::spawn(bench.frames.sql(&query).await.unwrap().collect());
+    let gate = tokio::task::spawn_blocking(move || wait_at_gate(number, |gate| gate.at.is_some())).await.unwrap();
+    bench.wait_for_drafts("lost", 3).await;
     let other = bench.cluster.nodes()[1..].iter().find(|node| Some(node.id()) != gate.at).unwrap();
     other.mesh().shutdown().await;
-    with_gate(3500, |gate| gate.is_open = true);
+    if is_with_disk {
+        for name in bench.names("lost") {
+            fs::remove_file(bench.folder.path().join("lost").join(name)).unwrap();
+        }
+    }
+    with_gate(number, |gate| gate.is_open = true);
     let batches = written.await.unwrap().unwrap();
-    assert_eq!(batches[0].column(0).as_primitive::<datafusion::arrow::datatypes::UInt64Type>().value(0), 4000);
+    assert_eq!(batches[0].column(0).as_primitive::<UInt64Type>().value(0), 4000);
     assert_partitions(&bench, "lost", "parquet").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_worker_leaves_one_file_a_partition() {
+    lose_a_worker(3500, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_lost_before_they_have_names_are_written_again() {
+    lose_a_worker(3600, true).await;
 }
 
 #[test]
