@@ -29,6 +29,7 @@ use prost::Message;
 use super::csv::CsvScanExec;
 use super::exchange::{ExchangeSourceExec, Read};
 use super::scan::{How, ScanExec};
+use super::write::WriteFilesExec;
 
 /// The encoding of a stage's plan. A filter that an operator tells another one while they run is shared again when it is
 /// decoded, as long as both are in the stage.
@@ -70,7 +71,7 @@ pub(super) fn decode(bytes: &[u8], context: &TaskContext) -> Result<Arc<dyn Exec
     physical_plan_from_bytes_with_proto_converter(bytes, context, &FrameCodec, &DeduplicatingProtoConverter {})
 }
 
-/// Encodes our own leaves.
+/// Encodes our own nodes.
 #[derive(Debug)]
 struct FrameCodec;
 
@@ -85,6 +86,9 @@ struct Node {
     /// A [`ScanExec`].
     #[prost(message, optional, tag = "3")]
     scan: Option<ScanNode>,
+    /// The sink of a [`WriteFilesExec`].
+    #[prost(bytes = "vec", optional, tag = "4")]
+    write: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -178,6 +182,8 @@ impl PhysicalExtensionCodec for FrameCodec {
             encoded.scan = Some(ScanNode { scan: inner.to_vec(), compression, is_json_array });
         } else if let Some(scan) = node.downcast_ref::<CsvScanExec>() {
             encoded.csv = Some(scan.encode()?);
+        } else if let Some(write) = node.downcast_ref::<WriteFilesExec>() {
+            encoded.write = Some(write.encode()?);
         } else {
             return Err(DataFusionError::NotImplemented(format!("{} cannot be sent to a worker", node.name())));
         }
@@ -187,7 +193,7 @@ impl PhysicalExtensionCodec for FrameCodec {
     fn try_decode(
         &self,
         buf: &[u8],
-        _inputs: &[Arc<dyn ExecutionPlan>],
+        inputs: &[Arc<dyn ExecutionPlan>],
         context: &TaskContext,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -198,6 +204,10 @@ impl PhysicalExtensionCodec for FrameCodec {
         if let Some(ScanNode { scan, compression, is_json_array }) = node.scan {
             let scan = physical_plan_from_bytes_with_proto_converter(&scan, context, self, converter)?;
             return How { compression, is_json_array }.restore(&scan);
+        }
+        if let Some(sink) = node.write {
+            let [input] = inputs else { return Err(malformed("files are written of one input")) };
+            return Ok(Arc::new(WriteFilesExec::decode(&sink, Arc::clone(input), context)?));
         }
         let Some(source) = node.exchange else { return Err(malformed("a node of no kind")) };
         let schema: Schema = source.schema.as_ref().ok_or_else(|| malformed("no schema"))?.try_into()?;

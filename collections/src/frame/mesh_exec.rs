@@ -40,6 +40,7 @@ use super::progress::{QueryProgress, StageProgress};
 use super::shown::{self, Told};
 use super::slice::{leaves, slice_leaf};
 use super::stage::{ExchangeInputs, StageCall, stage};
+use super::write::WriteTask;
 
 /// A stage whose tasks' copies of the plan would have more bytes together is sent to the workers once.
 const PLAN_BYTES_INLINE_MAX: usize = 256 * 1024;
@@ -204,6 +205,7 @@ impl MeshExec {
             plans: Arc::clone(&self.plans),
             settings: Arc::new(settings_of(options)),
             wants_metrics: self.wants_metrics,
+            write: None,
         }
     }
 
@@ -236,6 +238,8 @@ struct Submission {
     plans: Arc<Vec<Bytes>>,
     settings: Arc<Vec<(String, String)>>,
     wants_metrics: bool,
+    /// The run of the write, if the last stage writes files.
+    write: Option<u64>,
 }
 
 impl Submission {
@@ -297,6 +301,7 @@ impl Submission {
                 tasks: stage.tasks as u32,
                 exchanges,
                 wants_metrics: self.wants_metrics,
+                write: self.write,
             };
             let from = usize::from(sent.is_some()) + wholes.len();
             let has_parted = !parted.is_empty();
@@ -507,7 +512,8 @@ impl ExecutionPlan for MeshExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let run = self.run_of(partition);
-        let submission = self.submission(context.session_config().options());
+        let write = context.session_config().get_extension::<WriteTask>().map(|task| task.write);
+        let submission = Submission { write, ..self.submission(context.session_config().options()) };
         let told = self.wants_metrics.then(|| Arc::clone(&self.told));
         let read = async move { run.read(submission, partition, told).await };
         let batches = stream::once(read).map_ok(|batches| stream::iter(batches.batches().to_vec().into_iter().map(Ok)));

@@ -8,6 +8,8 @@
 //!  worker:  plan decoded (codec) -> one partition of it (slice) -> run (stage) -> an output in parts (sink, batches)
 //! ```
 //!
+//! Files are written by the tasks too (`write`), and get their names from the client when all are whole (`write_exec`).
+//!
 //! A task's inputs are the outputs of other stages' tasks, which its plan reads by a leaf (`exchange`). They are values like
 //! any others: in the producing worker's store, spilled when memory is short, fetched from peer to peer, a part for each
 //! reader, and computed again if their worker is lost.
@@ -34,6 +36,8 @@ mod slice;
 mod stage;
 mod stored;
 mod tables;
+mod write;
+mod write_exec;
 
 pub use csv::OnBadRow;
 pub use error::FrameError;

@@ -29,6 +29,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use super::cut::limited;
 use super::mesh_exec::{MeshExec, MeshSession};
 use super::single::SinglePartitionExec;
+use super::write_exec::WriteExec;
 
 /// DataFusion's planner, which has the stages of a plan that is analyzed tell how they did: the optimizer does not see what
 /// its plan is for.
@@ -138,6 +139,13 @@ struct OntoMesh {
 
 impl OntoMesh {
     fn place(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        match WriteExec::try_new(&plan, &self.session) {
+            Ok(Some(placed)) => return Ok(Arc::new(placed)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the client writes the files, since the plan cannot be sent to workers")
+            }
+        }
         if is_clients(&plan) {
             let gathers = plan.is::<SortPreservingMergeExec>() || plan.is::<CoalescePartitionsExec>();
             let rows = plan.fetch().filter(|_| gathers);

@@ -26,6 +26,7 @@ use super::functions::register_linked;
 use super::metrics::StageMetrics;
 use super::sink::Sink;
 use super::slice::{Slice, slice};
+use super::write::WriteTask;
 
 /// What fraction of a node's memory limit its operators may use; the rest is for outputs.
 const OPERATORS_FRACTION: f64 = 0.4;
@@ -48,6 +49,8 @@ pub(super) struct StageCall {
     pub(super) exchanges: Vec<ExchangeInputs>,
     /// Whether the output has one part more: how the operators did.
     pub(super) wants_metrics: bool,
+    /// The run of the write, if the stage writes files.
+    pub(super) write: Option<u64>,
 }
 
 /// Which of a task's inputs are the outputs of an exchange.
@@ -87,7 +90,10 @@ impl FrameNode {
         for (key, value) in call.settings.iter() {
             config.options_mut().set(key, value)?;
         }
-        let config = config.with_extension(Arc::new(inputs));
+        let mut config = config.with_extension(Arc::new(inputs));
+        if let Some(write) = call.write {
+            config.set_extension(Arc::new(WriteTask { write, partition: call.partition }));
+        }
         Ok(Arc::new(TaskContext::from(&self.state).with_session_config(config)))
     }
 }
@@ -95,6 +101,17 @@ impl FrameNode {
 /// How much memory a node's operators may use; `None` for as much as they want.
 fn operators_bytes(memory: &MemoryConfig) -> Option<usize> {
     (memory.limit > 0).then_some((memory.limit as f64 * OPERATORS_FRACTION) as usize)
+}
+
+fn with_shared<T>(take: impl FnOnce(&FrameNode) -> Result<T>) -> Result<T> {
+    let node = CurrentNode::get().ok_or_else(|| DataFusionError::Internal("a stage outside of a node".to_owned()))?;
+    let shared = node.extension(|| FrameNode::new(node.memory()));
+    take(Result::as_ref(&shared).map_err(|error| DataFusionError::Execution(error.to_string()))?)
+}
+
+/// What the queries on the node of the running task have: its stores of files among it.
+pub(super) fn environment() -> Result<Arc<RuntimeEnv>> {
+    with_shared(|shared| Ok(Arc::clone(shared.state.runtime_env())))
 }
 
 fn runtime_env(memory: &MemoryConfig) -> Result<Arc<RuntimeEnv>> {
@@ -118,10 +135,8 @@ pub(super) fn stage(
 ) -> Result<Parts> {
     let plan = plan.first().map(|plan| &**plan).or(call.plan.as_ref());
     let plan = plan.ok_or_else(|| DataFusionError::Internal("a stage without a plan".to_owned()))?;
-    let node = CurrentNode::get().ok_or_else(|| DataFusionError::Internal("a stage outside of a node".to_owned()))?;
-    let shared = node.extension(|| FrameNode::new(node.memory()));
-    let shared = Result::as_ref(&shared).map_err(|error| DataFusionError::Execution(error.to_string()))?;
-    let context = shared.context(call, inputs_of(call, wholes, parted)?)?;
+    let inputs = inputs_of(call, wholes, parted)?;
+    let context = with_shared(|shared| shared.context(call, inputs))?;
     let plan = codec::decode(plan, &context)?;
     run(&plan, call, &context)
 }
@@ -176,7 +191,8 @@ thread_local! {
     static RUNTIME: RefCell<Option<tokio::runtime::Runtime>> = const { RefCell::new(None) };
 }
 
-fn with_runtime<T>(run: impl FnOnce(&tokio::runtime::Runtime) -> T) -> Result<T> {
+/// Runs on the thread's runtime.
+pub(super) fn with_runtime<T>(run: impl FnOnce(&tokio::runtime::Runtime) -> T) -> Result<T> {
     let runtime = match RUNTIME.take() {
         Some(runtime) => runtime,
         None => tokio::runtime::Builder::new_current_thread().enable_all().build()?,

@@ -142,7 +142,8 @@ impl ExecutionPlan for StoredExec {
 
     /// For plans that cannot be sent to workers.
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let missing = move || DataFusionError::Internal(format!("partition {partition} of a persisted table is missing"));
+        let missing =
+            move || DataFusionError::Internal(format!("partition {partition} of a persisted table is missing"));
         let output = self.outputs.get(partition).cloned().ok_or_else(missing)?;
         let read = async move {
             let parts = output.result().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
