@@ -30,6 +30,7 @@ use csv::ByteRecord;
 use serde::de::DeserializeOwned;
 use starling_actors::Cluster;
 use starling_core::failure::FailureCause;
+use starling_runtime::task::Future;
 use starling_runtime::task::items::{BlockBuilder, Buckets, FnRef, Param, Ref, TaskFn, decode, misfit, row_fields};
 use starling_runtime::value::{CodecError, Data};
 
@@ -103,6 +104,12 @@ impl<T> Bag<T> {
 
     pub(crate) fn of_csv(cluster: &Cluster, files: CsvFiles, wanted: Wanted) -> Bag<T> {
         Bag::from_source(cluster, Source::Csv { files, wanted })
+    }
+
+    /// A bag of items that the cluster has, an output for each partition.
+    #[cfg(feature = "frame")]
+    pub(crate) fn of_kept(cluster: &Cluster, outputs: Vec<Future<Buckets>>) -> Bag<T> {
+        Bag::from_source(cluster, Source::Kept(outputs))
     }
 
     /// The next `foldby`, `frequencies`, `distinct` or `join` splits its keys into `parts` partitions.
@@ -409,11 +416,15 @@ impl<T: Data> Bag<T> {
     /// lost, the kept bag fails with [`DataLost`](FailureCause::DataLost) whenever it is used, and `persist` must be called
     /// again on the bag that it was called on.
     pub async fn persist(&self) -> Result<Bag<T>, BagError> {
+        Ok(Bag::from_source(&self.cluster, Source::Kept(self.outputs().await?)))
+    }
+
+    /// The items, an output for each partition, as soon as their tasks are submitted.
+    pub(crate) async fn outputs(&self) -> Result<Vec<Future<Buckets>>, BagError> {
         if self.untyped_rows().is_some() {
             return Err(BagError::Untyped);
         }
-        let outputs = self.run()?.lower(&self.plan, &End::Collect { limit: u64::MAX }, None).await?;
-        Ok(Bag::from_source(&self.cluster, Source::Kept(outputs)))
+        self.run()?.lower(&self.plan, &End::Collect { limit: u64::MAX }, None).await
     }
 
     /// The files and columns, if the items are records that no closure has given a type.

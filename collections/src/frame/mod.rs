@@ -15,6 +15,7 @@
 //! reader, and computed again if their worker is lost.
 
 mod batches;
+mod cells;
 mod codec;
 pub mod csv;
 mod cut;
@@ -27,6 +28,8 @@ mod metrics;
 mod persist;
 mod planner;
 mod progress;
+mod row;
+mod rows;
 mod scan;
 mod session;
 mod shown;
@@ -44,8 +47,12 @@ pub use error::FrameError;
 pub use functions::LinkedFunctions;
 pub use persist::Persist;
 pub use progress::{QueryProgress, StageProgress};
+pub use row::{Cell, FromCell, Row, RowError, Unit};
+pub use rows::{ColumnItem, RowsError, RowsExt};
 pub use session::{FrameExt, Frames};
 pub use tables::{TableError, TableFormat, TableOptions, TableSource};
+
+pub use crate::row;
 
 /// The DataFusion that sessions are of.
 pub use datafusion;

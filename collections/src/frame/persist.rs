@@ -54,12 +54,15 @@ impl Persist for DataFrame {
     }
 }
 
+pub(super) fn no_cluster() -> DataFusionError {
+    DataFusionError::Plan("the frame's session has no cluster to keep it in".to_owned())
+}
+
 /// The outputs of a plan, which stay where they are computed.
-async fn store(
+pub(super) async fn store(
     plan: Arc<dyn ExecutionPlan>,
     state: &SessionState,
 ) -> Result<(Vec<Future<Parts>>, Arc<dyn ExecutionPlan>)> {
-    let no_cluster = || DataFusionError::Plan("the frame's session has no cluster to keep it in".to_owned());
     let session = state.config().get_extension::<MeshSession>().ok_or_else(no_cluster)?;
     let whole = plan.transform_down(|node| {
         Ok(match node.downcast_ref::<MeshExec>().map(|placed| Arc::clone(placed.whole())) {

@@ -66,6 +66,7 @@ impl TableProviderFactory for CsvTableFactory {
             Err(FrameError::Csv(error)) => Err(error.into()),
             Err(FrameError::Table(error)) => Err(DataFusionError::External(Box::new(error))),
             Err(FrameError::Client(error)) => Err(super::CsvTableError::from(error).into()),
+            Err(error @ (FrameError::Rows(_) | FrameError::Bag(_))) => Err(DataFusionError::External(Box::new(error))),
         }
     }
 }
