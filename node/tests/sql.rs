@@ -237,6 +237,9 @@ struct Running {
     said: Receiver<Vec<u8>>,
 }
 
+/// How long something that is done again and again is given each time.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
+
 impl Running {
     fn start(mut command: Command, output: impl FnOnce(&mut Child) -> Box<dyn Read + Send>) -> Running {
         let mut child = command.spawn().unwrap();
@@ -272,12 +275,18 @@ impl Running {
     fn wait_doing(&self, text: &str, mut again: impl FnMut()) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = String::new();
+        let mut done = Instant::now();
         while !seen.contains(text) {
             assert!(Instant::now() < deadline, "no {text:?} came, but:\n{seen}");
-            match self.said.recv_timeout(Duration::from_millis(300)) {
+            match self.said.recv_timeout(AGAIN_AFTER) {
                 Ok(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(RecvTimeoutError::Timeout) => again(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => panic!("it ended without {text:?}:\n{seen}"),
+            }
+            // It may say something all the while, such as how far a query is.
+            if done.elapsed() >= AGAIN_AFTER {
+                again();
+                done = Instant::now();
             }
         }
         seen

@@ -266,17 +266,17 @@ impl Spill {
     /// Forgets the entries of values that are gone, once there are as many again as there were.
     fn compact(&self, store: &Store) {
         let mut queue = self.queue();
-        if queue.entries.len() < queue.compact_at {
-            return;
+        while queue.entries.len() >= queue.compact_at {
+            // Nobody waits for the queue meanwhile.
+            let mut old = std::mem::take(&mut queue.entries);
+            drop(queue);
+            old.retain(|entry| store.values.get(&entry.task).is_some_and(|held| held.serial == entry.serial));
+            queue = self.queue();
+            // What came meanwhile may be gone as well: if it was much, it is looked through at once.
+            queue.compact_at = QUEUE_COMPACTED_MIN.max(2 * old.len());
+            old.append(&mut queue.entries);
+            queue.entries = old;
         }
-        // Nobody waits for the queue meanwhile.
-        let mut old = std::mem::take(&mut queue.entries);
-        drop(queue);
-        old.retain(|entry| store.values.get(&entry.task).is_some_and(|held| held.serial == entry.serial));
-        let mut queue = self.queue();
-        old.append(&mut queue.entries);
-        queue.compact_at = QUEUE_COMPACTED_MIN.max(2 * old.len());
-        queue.entries = old;
     }
 
     /// Spills until at most `floor` bytes are managed, or each entry of the queue was looked at.
