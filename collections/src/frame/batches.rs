@@ -44,9 +44,13 @@ impl Batches {
         let Some(first) = self.batches.first() else { return Ok(Vec::new()) };
         let mut writer = StreamWriter::try_new(Vec::new(), first.schema_ref())?;
         let mut messages = vec![std::mem::take(writer.get_mut()).into()];
-        for batch in &self.batches {
+        for (number, batch) in self.batches.iter().enumerate() {
             *writer.get_mut() = Vec::with_capacity(nbytes_of(batch) as usize + MESSAGE_HEAD_BYTES);
             writer.write(batch)?;
+            if number + 1 == self.batches.len() {
+                // A batch without buffers is only decoded when something follows.
+                writer.finish()?;
+            }
             messages.push(std::mem::take(writer.get_mut()).into());
         }
         Ok(messages)
@@ -99,8 +103,9 @@ impl<'de> Deserialize<'de> for Batches {
 mod tests {
     use std::sync::Arc;
 
-    use datafusion::arrow::array::{ArrayRef, DictionaryArray, Int64Array, StringViewArray};
-    use datafusion::arrow::datatypes::Int32Type;
+    use datafusion::arrow::array::{ArrayRef, DictionaryArray, Int64Array, NullArray, StringViewArray};
+    use datafusion::arrow::datatypes::{Int32Type, Schema};
+    use datafusion::arrow::record_batch::RecordBatchOptions;
     use starling_runtime::value::{Encoded, LiveValue};
 
     use super::*;
@@ -122,6 +127,20 @@ mod tests {
         assert_eq!(back.batches(), batches.batches());
         let sizes: Vec<usize> = back.batches().iter().map(RecordBatch::get_array_memory_size).collect();
         assert!(sizes[0] < 10 * encoded.buffers[1].len(), "{sizes:?}");
+    }
+
+    #[test]
+    fn batches_without_buffers_are_decoded_too() {
+        let options = RecordBatchOptions::new().with_row_count(Some(7));
+        let nothing = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).unwrap();
+        let nulls = RecordBatch::try_from_iter([("n", Arc::new(NullArray::new(7)) as ArrayRef)]).unwrap();
+        for batch in [nothing, nulls, batch(0).slice(0, 0)] {
+            for count in [1, 2] {
+                let batches = Batches::new(vec![batch.clone(); count]);
+                let back: Batches = Encoded::of(&batches).unwrap().decode().unwrap();
+                assert_eq!(back.batches(), batches.batches());
+            }
+        }
     }
 
     #[test]
