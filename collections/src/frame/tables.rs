@@ -28,6 +28,7 @@ use super::csv::{CsvReadOptions, CsvTable, OnBadRow};
 use super::error::FrameError;
 use super::scan::of_json_arrays;
 use super::session::Frames;
+use crate::files::FilesError;
 
 /// How the rows of a file are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,7 +162,7 @@ pub enum TableError {
     #[error("a table needs at least one file: give its path")]
     NoLocation,
     /// There is nothing at the location.
-    #[error("there is no file at {location}")]
+    #[error("there is no file at {location}, neither here nor on a worker")]
     NoFiles {
         /// What was asked for.
         location: String,
@@ -622,17 +623,26 @@ async fn list(
     url: &ListingTableUrl,
     location: &str,
 ) -> Result<Vec<ObjectMeta>, TableError> {
-    let mut files: Vec<ObjectMeta> = url.list_all_files(state, store, "").await?.try_collect().await?;
+    let no_files = || TableError::NoFiles { location: location.to_owned() };
+    let listed = async { url.list_all_files(state, store, "").await?.try_collect().await };
+    let listed: Result<Vec<ObjectMeta>, DataFusionError> = listed.await;
+    let mut files = listed.map_err(|error| if is_nowhere(&error) { no_files() } else { error.into() })?;
     let is_hidden = |file: &ObjectMeta| {
         let mut parts = url.strip_prefix(&file.location).into_iter().flatten();
         parts.any(|part| part.starts_with(['.', '_']) && !part.contains('='))
     };
     files.retain(|file| !is_hidden(file));
     if files.is_empty() {
-        return Err(TableError::NoFiles { location: location.to_owned() });
+        return Err(no_files());
     }
     files.sort_by(|a, b| a.location.cmp(&b.location));
     Ok(files)
+}
+
+/// Whether the cause of an error is that no worker has a file.
+fn is_nowhere(error: &DataFusionError) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(FilesError::Nowhere { .. })))
 }
 
 const GLOB: [char; 3] = ['*', '?', '['];

@@ -305,8 +305,10 @@ impl ObjectStore for MeshFiles {
             let path = if prefix.as_ref().is_empty() { "/".to_owned() } else { files.path_of(&prefix)? };
             let listing = match files.look_up(&path).await {
                 Ok(listing) => listing,
-                // As in any store, nothing is below a prefix that nobody has; whoever needs a file there asks for it.
-                Err(FilesError::Nowhere { .. }) => return Ok(stream::iter(Vec::new())),
+                // As in any store, nothing is below a prefix that nobody has. What looks like a file was meant to be there.
+                Err(FilesError::Nowhere { .. }) if prefix.extension().is_none() => {
+                    return Ok(stream::iter(Vec::new()));
+                }
                 Err(error) => return Err(of_files(error)),
             };
             // A path that is a file is no prefix of any.
