@@ -21,6 +21,7 @@ use datafusion::physical_plan::{
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, stream};
 use starling_actors::{Cluster, WeakCluster};
+use starling_core::failure::FailureCause;
 use starling_core::ids::NodeId;
 use starling_macros::task;
 use starling_runtime::parts::Parts;
@@ -132,10 +133,22 @@ impl fmt::Debug for Submitted {
     }
 }
 
-/// Why a query failed on the cluster. The task's own error is its text and its source.
+/// Why a query failed on the cluster: what the task's operators said, and where.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
 struct QueryFailed(#[source] ClientError);
+
+impl fmt::Display for QueryFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ClientError::Failed(failure) = &self.0 else { return self.0.fmt(f) };
+        let FailureCause::Error { message, .. } = &failure.cause else { return self.0.fmt(f) };
+        // Whoever shows this says that it is external, too.
+        f.write_str(message.strip_prefix("External error: ").unwrap_or(message))?;
+        match failure.node {
+            Some(node) => write!(f, " (task {} on node {node})", failure.task),
+            None => write!(f, " (task {})", failure.task),
+        }
+    }
+}
 
 fn failed(error: ClientError) -> DataFusionError {
     DataFusionError::External(Box::new(QueryFailed(error)))
