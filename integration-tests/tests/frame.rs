@@ -200,6 +200,7 @@ async fn what_workers_cannot_run_the_client_runs() {
         "WITH RECURSIVE r AS (SELECT k FROM kept WHERE k < 4 UNION ALL SELECT k + 1 FROM r WHERE k < 9) SELECT k, count(*) FROM r GROUP BY k",
         "SELECT count(*) FROM generate_series(1, 9)",
         "SELECT count(k) FROM (SELECT k FROM kept LIMIT 4294967296)",
+        "SELECT k, count(*) FILTER (WHERE k > 9) OVER (PARTITION BY s), sum(x) FILTER (WHERE k > 9) OVER (ORDER BY k, x) FROM a",
         "SELECT 40 + 2",
     ] {
         assert_eq!(answer(both.frames.context(), query).await, answer(&both.plain, query).await, "{query}");
