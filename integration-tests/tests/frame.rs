@@ -189,6 +189,20 @@ async fn every_kind_of_query_has_the_answer_of_plain_datafusion() {
     cluster.shutdown().await;
 }
 
+/// Dates and times of CSV files, whose formats are said by nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn times_are_written_to_csv_files_by_the_workers() {
+    let folder = TempDir::new().unwrap();
+    let cluster = Cluster::local(2).await.unwrap();
+    let frames = Frames::of(&cluster);
+    let path = folder.path().join("times.csv").display().to_string();
+    let rows = "SELECT value AS n, to_timestamp(value) AS t, CAST(to_timestamp(value) AS DATE) AS d FROM generate_series(1, 2)";
+    frames.sql(&format!("COPY ({rows} ORDER BY n) TO '{path}'")).await.unwrap().collect().await.unwrap();
+    let written = std::fs::read_to_string(path).unwrap();
+    assert_eq!(written, "n,t,d\n1,1970-01-01T00:00:01,1970-01-01\n2,1970-01-01T00:00:02,1970-01-01\n");
+    cluster.shutdown().await;
+}
+
 /// A plan that cannot be sent runs in the client, over tables of every kind.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_workers_cannot_run_the_client_runs() {
@@ -201,6 +215,7 @@ async fn what_workers_cannot_run_the_client_runs() {
         "SELECT count(*) FROM generate_series(1, 9)",
         "SELECT count(k) FROM (SELECT k FROM kept LIMIT 4294967296)",
         "SELECT k, count(*) FILTER (WHERE k > 9) OVER (PARTITION BY s), sum(x) FILTER (WHERE k > 9) OVER (ORDER BY k, x) FROM a",
+        "SELECT count(*), sum(x) FROM a GROUP BY GROUPING SETS (())",
         "SELECT 40 + 2",
     ] {
         assert_eq!(answer(both.frames.context(), query).await, answer(&both.plain, query).await, "{query}");

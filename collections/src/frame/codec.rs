@@ -12,6 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::{AcrossPartitions, ConstExpr, EquivalenceProperties, LexOrdering, PhysicalExpr};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion_proto::bytes::{
@@ -54,6 +55,12 @@ fn sendable(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn Executio
     // The encoding leaves the filter of a window's aggregate out, and its trait is not public: only its text shows it.
     if window.into_iter().flatten().any(|expr| format!("{expr:?}").contains("filter: Some(")) {
         let what = "an aggregate with FILTER over a window cannot be sent to workers".to_owned();
+        return Err(DataFusionError::NotImplemented(what));
+    }
+    let groups = plan.downcast_ref::<AggregateExec>().map(AggregateExec::group_expr);
+    if groups.is_some_and(|groups| groups.has_grouping_set() && groups.expr().is_empty()) {
+        // A set of no columns leaves nothing in the encoding.
+        let what = "grouping by the empty set only cannot be sent to workers".to_owned();
         return Err(DataFusionError::NotImplemented(what));
     }
     if let Some(scan) = ScanExec::wrap(&plan)? {

@@ -24,7 +24,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use datafusion::arrow::array::{RecordBatch, StringArray, UInt64Array};
+use datafusion::arrow::csv::WriterBuilder;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::file_options::csv_writer::CsvWriterOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::file_format::csv::CsvSink;
 use datafusion::datasource::file_format::json::JsonSink;
@@ -217,12 +219,46 @@ fn with_config(sink: &dyn DataSink, change: impl FnOnce(&mut FileSinkConfig)) ->
     Ok(if let Some(sink) = sink.downcast_ref::<ParquetSink>() {
         Arc::new(ParquetSink::new(config, sink.parquet_options().clone()))
     } else if let Some(sink) = sink.downcast_ref::<CsvSink>() {
-        Arc::new(CsvSink::new(config, sink.writer_options().clone()))
+        Arc::new(CsvSink::new(config, with_formats(sink.writer_options())))
     } else if let Some(sink) = sink.downcast_ref::<JsonSink>() {
         Arc::new(JsonSink::new(config, sink.writer_options().clone()))
     } else {
         return Err(not_ours());
     })
+}
+
+/// The options with no format where an empty one is said: DataFusion's encoding knows no other way to say none, and by an
+/// empty format every date would be written as nothing.
+fn with_formats(options: &CsvWriterOptions) -> CsvWriterOptions {
+    let said = &options.writer_options;
+    let mut builder = WriterBuilder::new()
+        .with_header(said.header())
+        .with_delimiter(said.delimiter())
+        .with_quote(said.quote())
+        .with_escape(said.escape())
+        .with_double_quote(said.double_quote())
+        .with_null(said.null().to_owned())
+        .with_ignore_leading_whitespace(said.ignore_leading_whitespace())
+        .with_ignore_trailing_whitespace(said.ignore_trailing_whitespace())
+        .with_quote_style(said.quote_style())
+        .with_line_terminator(said.line_terminator().clone());
+    let format = |format: Option<&str>| format.filter(|format| !format.is_empty()).map(str::to_owned);
+    if let Some(format) = format(said.date_format()) {
+        builder = builder.with_date_format(format);
+    }
+    if let Some(format) = format(said.datetime_format()) {
+        builder = builder.with_datetime_format(format);
+    }
+    if let Some(format) = format(said.time_format()) {
+        builder = builder.with_time_format(format);
+    }
+    if let Some(format) = format(said.timestamp_format()) {
+        builder = builder.with_timestamp_format(format);
+    }
+    if let Some(format) = format(said.timestamp_tz_format()) {
+        builder = builder.with_timestamp_tz_format(format);
+    }
+    CsvWriterOptions { writer_options: builder, ..options.clone() }
 }
 
 /// Writes each partition as a file. A partition gives one row: how many rows were written, the path of the file if it has
