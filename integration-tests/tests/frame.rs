@@ -17,7 +17,7 @@ use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
-use starling::frame::{Frames, Persist, TableSource};
+use starling::frame::{FrameError, Frames, Persist, TableSource};
 use starling::{Cluster, LocalOptions, MemoryConfig};
 use starling_integration_tests::processes::Processes;
 use tempfile::TempDir;
@@ -186,6 +186,25 @@ async fn every_kind_of_query_has_the_answer_of_plain_datafusion() {
     ] {
         both.agree_on(query).await;
     }
+    cluster.shutdown().await;
+}
+
+/// As without a cluster: nothing of such rows is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn nulls_are_not_inserted_where_a_table_has_none() {
+    let folder = TempDir::new().unwrap();
+    let cluster = Cluster::local(2).await.unwrap();
+    let frames = Frames::of(&cluster);
+    let create = "CREATE EXTERNAL TABLE t (a BIGINT NOT NULL, b BIGINT) STORED AS PARQUET LOCATION";
+    frames.sql(&format!("{create} '{}/'", folder.path().display())).await.unwrap();
+    let insert = async |values: &str| {
+        frames.sql(&format!("INSERT INTO t {values}")).await?.collect().await.map_err(FrameError::from)
+    };
+    insert("VALUES (1, 2)").await.unwrap();
+    assert!(insert("VALUES (NULL, 3)").await.is_err());
+    assert!(insert("(b) VALUES (4)").await.is_err());
+    let rows = answer(frames.context(), "SELECT a, b FROM t").await;
+    assert!(rows.contains(&"| 1 | 2 |".to_owned()) && rows.len() == 5, "{rows:?}");
     cluster.shutdown().await;
 }
 

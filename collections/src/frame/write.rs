@@ -40,6 +40,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::execution_plan::execute_input_stream;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -398,7 +399,9 @@ impl ExecutionPlan for WriteFilesExec {
         })?;
         let sink = Arc::clone(self.ran.get_or_init(|| sink));
 
-        let input = self.input.execute(partition, Arc::clone(&context))?;
+        // Refuses NULLs where the sink has none.
+        let sink_schema = Arc::clone(self.sink()?.schema());
+        let input = execute_input_stream(Arc::clone(&self.input), sink_schema, partition, Arc::clone(&context))?;
         let writes = Arc::clone(&running.writes);
         let input = RecordBatchStreamAdapter::new(
             input.schema(),
