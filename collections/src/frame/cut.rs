@@ -6,7 +6,8 @@
 //!  SortPreservingMergeExec stage: what is below it; the merge stays, and takes each output as a stream
 //! ```
 //!
-//! The partitions of a persisted table are outputs of a stage that has run already. What is below a recursive query stays with it, since it is run many times.
+//! The partitions of a persisted table are outputs of a stage that has run already. A recursive query stays whole, with what is
+//! below it, which is run many times; it cannot be encoded, so that the client runs it.
 
 use std::sync::Arc;
 

@@ -23,6 +23,7 @@ mod error;
 mod exchange;
 pub mod files;
 mod functions;
+mod leaf;
 mod mesh_exec;
 mod metrics;
 mod persist;
