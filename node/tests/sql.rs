@@ -309,7 +309,8 @@ fn the_shell_answers_completes_survives_errors_and_ctrl_c_and_keeps_a_private_hi
     }
     let home = Home::new();
     let mut command = home.command("script");
-    let shell = format!("'{}' sql --table posts=posts.csv", env!("CARGO_BIN_EXE_node"));
+    // `exec`, since a plain shell that waits in between would itself die of the Ctrl-C.
+    let shell = format!("exec '{}' sql --table posts=posts.csv", env!("CARGO_BIN_EXE_node"));
     command.args(["--quiet", "--flush", "--return", "--command", &shell, "/dev/null"]);
     command.stdin(Stdio::piped()).env("TERM", "xterm");
     let mut shell = Running::start(command, |child| Box::new(child.stdout.take().unwrap()));
