@@ -332,7 +332,11 @@ impl Client {
                     rejected = Some(format!("it did not take a submission: {error}"));
                     state.reject(token, &ClientError::Rejected(error));
                 }
-                ToClient::WhoHas { token, .. } | ToClient::Explained { token, .. } | ToClient::Done { token, .. } => {
+                ToClient::WhoHas { token, .. }
+                | ToClient::Explained { token, .. }
+                | ToClient::Jobs { token, .. }
+                | ToClient::Kept { token, .. }
+                | ToClient::Done { token, .. } => {
                     if let Some(answer) = state.answers.remove(&token) {
                         // Whoever asked may have given up.
                         let _ = answer.send(message);

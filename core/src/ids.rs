@@ -50,7 +50,7 @@ pub struct WorkerId(pub u32);
 pub struct ClientId(pub u32);
 
 /// A job: the tasks that one client submitted under one name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobId(pub u32);
 
 /// A task: a dense index inside its job. The client numbers its own tasks, from 0 and without gaps.
@@ -130,10 +130,24 @@ impl fmt::Debug for KindId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Term(pub u64);
 
-/// Which try of a task an assignment is, counted by the scheduler from 1. Whatever carries another attempt than the
-/// current one is late or doubled, and is ignored.
+/// Which try of a task an assignment is. Whatever carries another attempt than the current one is late or doubled, and is
+/// ignored. A scheduler counts from [`Attempt::first_of`] its term, so that no two terms give out the same one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attempt(pub u32);
+
+impl Attempt {
+    const BITS: u32 = 20;
+
+    /// What a scheduler of this term counts on from. Terms share a number only when four thousand lie between them.
+    pub const fn first_of(term: Term) -> Attempt {
+        Attempt((term.0 as u32) << Attempt::BITS)
+    }
+
+    /// Which one it is of its term's, counted from 1: for people.
+    pub const fn number(self) -> u32 {
+        self.0 & ((1 << Attempt::BITS) - 1)
+    }
+}
 
 #[cfg(test)]
 mod tests {

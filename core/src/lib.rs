@@ -19,6 +19,7 @@ pub mod failure;
 pub mod fixed;
 pub mod graph;
 pub mod ids;
+pub mod ledger;
 pub mod order;
 pub mod record;
 pub mod registry;

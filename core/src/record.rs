@@ -39,7 +39,7 @@ use crate::wire::{FromClient, FromWorker, INLINE_RESULT_BYTES_MAX, KindInfo, PRO
 pub const MAGIC: [u8; 8] = *b"STARLREC";
 
 /// The version of what this module writes. Events are written as the wire has them, so [`PROTOCOL_VERSION`] counts too.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// A block is closed once it has so many bytes: what a scheduler that is killed in the middle of a write loses.
 const BLOCK_BYTES: usize = 64 * 1024;

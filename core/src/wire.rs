@@ -3,6 +3,7 @@
 //! They cross in batches (`Vec` of these), postcard-encoded when they leave the process and as they are when they do
 //! not. A peer's message is input: the machines ignore or refuse what they did not expect and never assert on it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,10 +17,13 @@ use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Term, WorkerId};
 use crate::spec::{PartOf, Requirements, Resources, TaskSpec};
 
 /// The version of every message in this module. Nodes of different versions refuse each other at admission.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The largest encoded result, in bytes, that rides in the completion instead of being fetched from its worker.
 pub const INLINE_RESULT_BYTES_MAX: usize = 16 * 1024;
+
+/// How many outputs, and how many tasks, one piece of an inventory names at most.
+pub const INVENTORY_MAX: usize = 16 * 1024;
 
 /// A function that a binary holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,6 +133,66 @@ pub enum FromClient {
         /// The workers.
         workers: Vec<WorkerId>,
     },
+    /// This job was open at an earlier scheduler, or over an earlier link: it is this client's from now on, and what it
+    /// consists of follows ([`FromClient::Restore`]). Answered by [`ToClient::JobOpened`].
+    Resume {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// The job.
+        job: JobId,
+        /// A name for people.
+        name: String,
+    },
+    /// A piece of what a resumed job consists of: every task that the client may still need, in the order of their
+    /// indices, with gaps where it needs none any more. Answered by [`ToClient::Accepted`] or [`ToClient::Rejected`].
+    Restore {
+        /// The tasks' job.
+        job: JobId,
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// The tasks. An input that is neither among them nor in an earlier piece is not needed by anybody any more.
+        tasks: Vec<TaskSpec>,
+        /// Values that were scattered, with their sizes in bytes: workers tell who holds them.
+        values: Vec<(u32, u64)>,
+        /// The index of the job's next task, once this was the last piece: what the job has beyond the pieces is released.
+        end: Option<u32>,
+    },
+    /// Keep these tasks and their outputs, and what they need to be computed again, after this client has gone, and through
+    /// the loss of the scheduler. Answered by [`ToClient::Done`] once that is certain.
+    Keep {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// What they are kept as.
+        name: KeptName,
+        /// The tasks' job.
+        job: JobId,
+        /// The indices of the tasks whose outputs are wanted.
+        wanted: Vec<u32>,
+    },
+    /// Keep this no longer. Answered by [`ToClient::Done`].
+    Forget {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// What it is kept as.
+        name: KeptName,
+    },
+    /// Which jobs are there? Answered by [`ToClient::Jobs`].
+    Jobs {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+    },
+    /// What is kept as this? Answered by [`ToClient::Kept`].
+    Kept {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// What it is kept as.
+        name: KeptName,
+    },
+    /// Say of these kept tasks how they end, as if they were this client's.
+    Watch {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
     /// A fetch from these holders failed: the scheduler has the output computed again if nobody else has it
     /// ([`ToClient::Recomputing`]), and says where else it is if somebody has ([`ToClient::Finished`]).
     Unreachable {
@@ -210,6 +274,20 @@ pub enum ToClient {
         /// Why the task is where it is.
         explanation: Explanation,
     },
+    /// The answer to [`FromClient::Jobs`].
+    Jobs {
+        /// From the request.
+        token: u64,
+        /// The jobs, by their ids.
+        jobs: Vec<JobSummary>,
+    },
+    /// The answer to [`FromClient::Kept`].
+    Kept {
+        /// From the request.
+        token: u64,
+        /// The wanted tasks, in the order in which they were named; none if nothing is kept as that.
+        tasks: Option<Vec<TaskId>>,
+    },
     /// What was asked for with this token has ended.
     Done {
         /// From the request.
@@ -219,6 +297,53 @@ pub enum ToClient {
         /// What could not be done, for a person; empty if everything was.
         problem: String,
     },
+}
+
+/// What tasks are kept as.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum KeptName {
+    /// A job that runs without its client.
+    Job(JobId),
+    /// A data set, of at most [`NAME_BYTES_MAX`](crate::spec::NAME_BYTES_MAX) bytes.
+    DataSet(String),
+}
+
+impl fmt::Display for KeptName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeptName::Job(job) => write!(f, "job {}", job.0),
+            KeptName::DataSet(name) => write!(f, "data set {name}"),
+        }
+    }
+}
+
+/// A job, for a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSummary {
+    /// The job's id.
+    pub job: JobId,
+    /// Its client's name for it.
+    pub name: String,
+    /// Whether its client is there.
+    pub has_client: bool,
+    /// Whether it runs without its client.
+    pub is_detached: bool,
+    /// The data sets that are of it.
+    pub data_sets: Vec<String>,
+    /// How many of its tasks are known, by state.
+    pub released: u64,
+    /// Those that wait for inputs.
+    pub waiting: u64,
+    /// Those that wait for a worker.
+    pub queued: u64,
+    /// Those that no worker may run.
+    pub no_worker: u64,
+    /// Those that are on a worker.
+    pub processing: u64,
+    /// Those whose output is there.
+    pub memory: u64,
+    /// Those that have failed.
+    pub erred: u64,
 }
 
 /// Where a finished output is.
@@ -345,6 +470,8 @@ pub struct InputAt {
     pub task: TaskId,
     /// Its size in bytes; of an input that is taken in part, about that of the part.
     pub nbytes: u64,
+    /// Which try of the task it came of; 0 of a value that a client put there.
+    pub attempt: Attempt,
     /// Who holds it.
     pub holders: SmallVec<[WorkerId; 2]>,
 }
@@ -360,9 +487,34 @@ pub struct Priority {
     pub order: u32,
 }
 
+/// What a worker has from before it registered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The outputs in its store: the task, which try of it the output came of, its size in bytes.
+    pub outputs: Vec<(TaskId, Attempt, u64)>,
+    /// What is on its threads.
+    pub running: Vec<StillRunning>,
+    /// Whether this was the last piece.
+    pub is_last: bool,
+}
+
+/// A task that a worker began for an earlier scheduler, or over an earlier link, and still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StillRunning {
+    /// The task.
+    pub task: TaskId,
+    /// Which try of it.
+    pub attempt: Attempt,
+    /// Whether it waits for tasks that it has submitted.
+    pub is_suspended: bool,
+}
+
 /// Worker to scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
+    /// The first that is said after registering, in pieces of at most [`INVENTORY_MAX`] entries: what is here already.
+    /// What nobody turns out to need is freed or cancelled.
+    Inventory(Inventory),
     /// The task has run, and its output is in this worker's store.
     Finished {
         /// The task.

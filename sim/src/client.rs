@@ -360,6 +360,7 @@ impl Client {
             ToClient::Done { token, .. } => self
                 .requests
                 .answer(token, |asked| matches!(asked, Asked::Replicate | Asked::Rebalance | Asked::Retire(_)))?,
+            ToClient::Jobs { .. } | ToClient::Kept { .. } => return Err(format!("nobody asked for {message:?}")),
             ToClient::WhoHas { token, holders } => {
                 self.requests.answer(token, |asked| *asked == Asked::WhoHas)?;
                 for (task, workers, _) in holders {

@@ -52,6 +52,7 @@ pub(crate) fn name_from_worker(message: &FromWorker) -> &'static str {
         FromWorker::Finished { .. } => "finished",
         FromWorker::Failed { .. } => "failed",
         FromWorker::InputsMissing { .. } => "inputs-missing",
+        FromWorker::Inventory(_) => "inventory",
         FromWorker::Replica { .. } => "replica",
         FromWorker::StealAnswer { given: true, .. } => "stolen",
         FromWorker::StealAnswer { given: false, .. } => "kept",

@@ -7,7 +7,7 @@ use crate::failure::TaskFailure;
 use crate::ids::{Attempt, ClientId, JobId, NodeId, TaskId, Time, WorkerId};
 use crate::scheduler::{Effects, Event, Scheduler, TaskState};
 use crate::spec::TaskSpec;
-use crate::wire::{FromClient, FromWorker, ToClient, ToWorker};
+use crate::wire::{FromClient, FromWorker, Inventory, ToClient, ToWorker};
 
 use super::Header;
 
@@ -294,10 +294,10 @@ impl Replay {
                     format!("{} is given attempt {}", name(), assignment.attempt.0)
                 }
                 ToWorker::Cancel { task: told, attempt } if *told == task => {
-                    format!("{} is to drop attempt {}", name(), attempt.0)
+                    format!("{} is to drop attempt {}", name(), attempt.number())
                 }
                 ToWorker::Steal { task: told, attempt } if *told == task => {
-                    format!("{} is asked to give attempt {} back", name(), attempt.0)
+                    format!("{} is asked to give attempt {} back", name(), attempt.number())
                 }
                 ToWorker::Free { task: told } if *told == task => format!("{} is to drop its output", name()),
                 ToWorker::Acquire { inputs } if inputs.iter().any(|input| input.task == task) => {
@@ -356,10 +356,20 @@ impl Event {
                 | FromWorker::Suspended { task: named, .. }
                 | FromWorker::Resumed { task: named, .. }
                 | FromWorker::NotAcquired { task: named } => *named == task,
+                FromWorker::Inventory(inventory) => {
+                    inventory.outputs.iter().any(|(named, ..)| *named == task)
+                        || inventory.running.iter().any(|running| running.task == task)
+                }
                 FromWorker::Status(_) | FromWorker::Leaving => false,
             },
             Event::FromClient { message, .. } => match message {
                 FromClient::Submit { tasks, .. } => find_spec(tasks, task).is_some(),
+                FromClient::Restore { job, tasks, values, .. } => {
+                    find_spec(tasks, task).is_some()
+                        || *job == task.job && values.iter().any(|(index, _)| *index == task.index)
+                }
+                FromClient::Keep { job, wanted, .. } => *job == task.job && wanted.contains(&task.index),
+                FromClient::Watch { tasks } => tasks.contains(&task),
                 FromClient::Scattered { job, values } => {
                     *job == task.job && values.iter().any(|(index, ..)| *index == task.index)
                 }
@@ -369,6 +379,10 @@ impl Event {
                 FromClient::CancelJob { job } => *job == task.job,
                 FromClient::Explain { task: named, .. } | FromClient::Unreachable { task: named, .. } => *named == task,
                 FromClient::OpenJob { .. }
+                | FromClient::Resume { .. }
+                | FromClient::Forget { .. }
+                | FromClient::Jobs { .. }
+                | FromClient::Kept { .. }
                 | FromClient::WhoHas { .. }
                 | FromClient::Rebalance { .. }
                 | FromClient::Retire { .. } => false,
@@ -388,7 +402,9 @@ fn find_spec(tasks: &[TaskSpec], task: TaskId) -> Option<&TaskSpec> {
 
 fn opened(event: &Event) -> Option<(ClientId, String)> {
     match event {
-        Event::FromClient { client, message: FromClient::OpenJob { name, .. } } => Some((*client, name.clone())),
+        Event::FromClient { client, message: FromClient::OpenJob { name, .. } | FromClient::Resume { name, .. } } => {
+            Some((*client, name.clone()))
+        }
         _ => None,
     }
 }
@@ -397,26 +413,29 @@ fn describe_from_worker(message: &FromWorker) -> String {
     match message {
         FromWorker::Finished { task, attempt, nbytes, run_us, .. } => {
             let millis = Millis(*run_us);
-            format!("{task} has finished, attempt {}, after {millis}: {nbytes} bytes", attempt.0)
+            format!("{task} has finished, attempt {}, after {millis}: {nbytes} bytes", attempt.number())
         }
         FromWorker::Failed { task, attempt, failure } => {
-            format!("{task} {}, attempt {}", failure.cause, attempt.0)
+            format!("{task} {}, attempt {}", failure.cause, attempt.number())
         }
         FromWorker::InputsMissing { task, attempt, missing } => {
             let inputs: Vec<String> = missing.iter().take(8).map(|(input, _)| input.to_string()).collect();
             format!("{task} cannot run, attempt {}, without its inputs {}", attempt.0, inputs.join(", "))
         }
+        FromWorker::Inventory(Inventory { outputs, running, .. }) => {
+            format!("it has {} and runs {}", counted(outputs.len(), "output"), counted(running.len(), "task"))
+        }
         FromWorker::Replica { task } => format!("it holds a copy of {task}"),
         FromWorker::StealAnswer { task, attempt, given: true } => {
-            format!("{task} is given back, attempt {}", attempt.0)
+            format!("{task} is given back, attempt {}", attempt.number())
         }
         FromWorker::StealAnswer { task, attempt, given: false } => {
-            format!("{task} has begun and is not given back, attempt {}", attempt.0)
+            format!("{task} has begun and is not given back, attempt {}", attempt.number())
         }
         FromWorker::Suspended { task, attempt } => {
-            format!("{task} waits for tasks that it has submitted, attempt {}", attempt.0)
+            format!("{task} waits for tasks that it has submitted, attempt {}", attempt.number())
         }
-        FromWorker::Resumed { task, attempt } => format!("{task} goes on, attempt {}", attempt.0),
+        FromWorker::Resumed { task, attempt } => format!("{task} goes on, attempt {}", attempt.number()),
         FromWorker::NotAcquired { task } => format!("it could not get a copy of {task}"),
         FromWorker::Status(status) if status.paused => "its memory is short".to_owned(),
         FromWorker::Status(_) => "how it is".to_owned(),
@@ -428,6 +447,16 @@ fn describe_from_client(message: &FromClient) -> String {
     match message {
         FromClient::OpenJob { name, .. } => format!("opened a job, {name}"),
         FromClient::Submit { job, tasks, .. } => format!("submitted {} of job {}", counted(tasks.len(), "task"), job.0),
+        FromClient::Resume { job, name, .. } => format!("resumed job {}, {name}", job.0),
+        FromClient::Restore { job, tasks, values, .. } => {
+            let (tasks, values) = (counted(tasks.len(), "task"), counted(values.len(), "value"));
+            format!("said again {tasks} and {values} of job {}", job.0)
+        }
+        FromClient::Keep { name, .. } => format!("wants {name} to be kept"),
+        FromClient::Forget { name, .. } => format!("wants {name} to be kept no longer"),
+        FromClient::Jobs { .. } => "asked for the jobs".to_owned(),
+        FromClient::Kept { name, .. } => format!("asked for {name}"),
+        FromClient::Watch { tasks } => format!("wants to hear of {}", counted(tasks.len(), "task")),
         FromClient::Scattered { job, values } => format!("put {} into job {}", counted(values.len(), "value"), job.0),
         FromClient::Release { tasks } => format!("released {}", counted(tasks.len(), "result")),
         FromClient::WhoHas { .. } => "asked who has some outputs".to_owned(),
@@ -463,7 +492,7 @@ impl fmt::Display for Moment {
         if self.is_change {
             write!(f, "\n{:16}-> {}", "", self.state)?;
             if let Some((worker, attempt)) = &self.place {
-                write!(f, " on {worker}, attempt {}", attempt.0)?;
+                write!(f, " on {worker}, attempt {}", attempt.number())?;
             }
         } else {
             write!(f, "\n{:16}   still {}", "", self.state)?;

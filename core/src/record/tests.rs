@@ -384,7 +384,7 @@ fn a_recording_of_another_version_says_which() {
     recording[8] += 1;
     let (_, Some(error)) = read(&recording) else { panic!("no error") };
     let text = error.to_string();
-    assert!(text.contains("format 2") && text.contains("with a node of the version that wrote it"), "{text}");
+    assert!(text.contains("format 3") && text.contains("with a node of the version that wrote it"), "{text}");
 }
 
 #[test]

@@ -47,6 +47,7 @@ mod place;
 mod pool;
 mod queue;
 mod record;
+mod recover;
 mod steal;
 mod submit;
 mod transitions;

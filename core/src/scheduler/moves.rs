@@ -149,11 +149,11 @@ impl Scheduler {
         tried: SmallVec<[Slot; 2]>,
         effects: &mut Effects,
     ) -> bool {
-        let Some(State::Memory { nbytes, holders }) = self.jobs.get(task).map(|record| &record.state) else {
-            return false;
-        };
+        let Some(record) = self.jobs.get(task) else { return false };
+        let State::Memory { nbytes, holders } = &record.state else { return false };
         let Some(worker) = self.pool.get(to).map(|worker| worker.id) else { return false };
-        let input = InputAt { task, nbytes: *nbytes, holders: self.worker_ids(holders).collect() };
+        let input =
+            InputAt { task, nbytes: *nbytes, attempt: record.attempt, holders: self.worker_ids(holders).collect() };
         let incoming = self.moves.incoming.entry(to).or_default();
         incoming.outputs += 1;
         incoming.nbytes = incoming.nbytes.saturating_add(*nbytes);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::ids::TaskId;
+use crate::ids::{Attempt, TaskId};
 use crate::wire::{Assignment, InputAt, Priority, ToWorker};
 
 use super::ahead::DEPENDENTS_MAX;
@@ -321,18 +321,18 @@ impl Scheduler {
         let Some(worker_id) = self.pool.get(slot).map(|worker| worker.id) else { return };
         let inputs = record
             .shares()
-            .map(|(input, share)| match job.get(input).map(|record| &record.state) {
-                Some(State::Memory { nbytes, holders }) => InputAt {
-                    task: TaskId::new(task.job, input),
-                    nbytes: share(*nbytes),
-                    holders: holders.iter().filter_map(|slot| self.pool.get(*slot).map(|worker| worker.id)).collect(),
-                },
-                // Computed by the receiver itself, which was told of it before.
-                _ => InputAt {
-                    task: TaskId::new(task.job, input),
-                    nbytes: 0,
-                    holders: [worker_id].into_iter().collect(),
-                },
+            .map(|(input, share)| {
+                let record = job.get(input);
+                let (nbytes, holders) = match record.map(|record| &record.state) {
+                    Some(State::Memory { nbytes, holders }) => {
+                        let ids = holders.iter().filter_map(|slot| self.pool.get(*slot).map(|worker| worker.id));
+                        (share(*nbytes), ids.collect())
+                    }
+                    // Computed by the receiver itself, which was told of it before.
+                    _ => (0, [worker_id].into_iter().collect()),
+                };
+                let attempt = record.map_or(Attempt(0), |record| record.attempt);
+                InputAt { task: TaskId::new(task.job, input), nbytes, attempt, holders }
             })
             .collect();
         let Some(record) = job.get_mut(task.index) else { return };

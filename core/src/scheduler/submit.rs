@@ -68,6 +68,18 @@ impl Scheduler {
                     _ => {}
                 }
             }
+            FromClient::Resume { token, job, name } => self.on_resume(client, token, job, name, effects),
+            FromClient::Restore { job, token, tasks, values, end } => {
+                self.on_restore(client, job, token, tasks, &values, end, effects);
+            }
+            FromClient::Keep { token, name, job, wanted } => self.on_keep(client, token, name, job, wanted, effects),
+            FromClient::Forget { token, name } => self.on_forget(client, token, name, effects),
+            FromClient::Jobs { token } => effects.tell_client(client, ToClient::Jobs { token, jobs: self.summaries() }),
+            FromClient::Kept { token, name } => {
+                let tasks = self.kept_tasks(&name);
+                effects.tell_client(client, ToClient::Kept { token, tasks });
+            }
+            FromClient::Watch { tasks } => self.on_watch(client, &tasks, effects),
             FromClient::Release { tasks } => {
                 for task in self.release_later(client, tasks) {
                     self.on_release(client, task);

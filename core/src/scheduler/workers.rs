@@ -111,6 +111,7 @@ impl Scheduler {
             FromWorker::InputsMissing { task, attempt, missing } => {
                 self.on_inputs_missing(slot, task, attempt, missing, effects);
             }
+            FromWorker::Inventory(inventory) => self.on_inventory(slot, inventory, effects),
             FromWorker::Replica { task } => self.on_replica(slot, task, effects),
             FromWorker::StealAnswer { task, attempt, given } => {
                 self.on_steal_answer(slot, task, attempt, given, effects);

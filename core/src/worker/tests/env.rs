@@ -38,6 +38,7 @@ pub(super) fn assignment(index: u32, inputs: &[(u32, &[u32])]) -> Assignment {
         inputs: inputs
             .iter()
             .map(|(input, holders)| InputAt {
+                attempt: crate::ids::Attempt(0),
                 task: task(*input),
                 nbytes: 10,
                 holders: holders.iter().map(|holder| WorkerId(*holder)).collect(),
@@ -291,6 +292,24 @@ fn describe_message(message: &FromWorker) -> String {
                 .map(|(input, tried)| format!("{} not at {}", show(input), show_ids(tried, |worker| worker.0)))
                 .collect();
             format!("missing for {}#{}: {}", task.index, attempt.0, missing.join("; "))
+        }
+        FromWorker::Inventory(inventory) => {
+            let outputs: Vec<String> = inventory
+                .outputs
+                .iter()
+                .map(|(task, attempt, nbytes)| format!("{}#{} {nbytes}", show(task), attempt.0))
+                .collect();
+            let running: Vec<String> = inventory
+                .running
+                .iter()
+                .map(|running| format!("{}#{}", show(&running.task), running.attempt.0))
+                .collect();
+            format!(
+                "has {}; runs {}{}",
+                outputs.join(", "),
+                running.join(", "),
+                if inventory.is_last { "" } else { "..." }
+            )
         }
         FromWorker::Replica { task } => format!("replica {}", show(task)),
         FromWorker::StealAnswer { task, attempt, given } => {
