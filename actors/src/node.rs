@@ -419,6 +419,7 @@ fn spawn_scheduler(
         },
         term: TERM,
         first_job: JobId(rand::random()),
+        has_ledger: false,
         started_unix_ms: SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |time| time.as_millis() as u64),

@@ -183,7 +183,7 @@ impl fmt::Display for Explanation {
                 write_obstacles(f, obstacles, *more)
             }
             Why::Processing { worker, attempt, processing, nthreads, inputs, is_suspended, is_stolen } => {
-                write!(f, " is with worker {worker}, attempt {}", attempt.0)?;
+                write!(f, " is with worker {worker}, attempt {}", attempt.number())?;
                 if *is_suspended {
                     write!(f, ", and waits for tasks that it has submitted itself")?;
                 } else if processing > nthreads {

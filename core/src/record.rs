@@ -62,6 +62,8 @@ pub struct Header {
     pub term: Term,
     /// The id of its first job.
     pub first_job: JobId,
+    /// Whether it has a ledger, and begins with a recovery.
+    pub has_ledger: bool,
     /// When it was started, in milliseconds since 1970, for people; 0 if that is not known.
     pub started_unix_ms: u64,
 }
@@ -69,7 +71,8 @@ pub struct Header {
 impl Header {
     /// The scheduler that the events came to, before the first of them.
     pub fn scheduler(&self) -> Scheduler {
-        Scheduler::new(self.config.clone()).in_term(self.term).first_job(self.first_job)
+        let scheduler = Scheduler::new(self.config.clone()).in_term(self.term).first_job(self.first_job);
+        if self.has_ledger { scheduler.recovering() } else { scheduler }
     }
 }
 

@@ -154,6 +154,8 @@ pub enum FromClient {
         tasks: Vec<TaskSpec>,
         /// Values that were scattered, with their sizes in bytes: workers tell who holds them.
         values: Vec<(u32, u64)>,
+        /// Which of the tasks and values the client has been told to have failed: they are not run again.
+        failed: Vec<(u32, TaskFailure)>,
         /// The index of the job's next task, once this was the last piece: what the job has beyond the pieces is released.
         end: Option<u32>,
     },

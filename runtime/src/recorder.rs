@@ -279,7 +279,7 @@ mod tests {
 
     fn header() -> Header {
         let config = Config::default();
-        Header { config, term: Term(1), first_job: JobId(5), started_unix_ms: 0 }
+        Header { config, term: Term(1), first_job: JobId(5), has_ledger: false, started_unix_ms: 0 }
     }
 
     fn client(number: u32) -> Event {

@@ -291,7 +291,7 @@ impl Replay {
             let name = || self.worker_name(*worker);
             Some(match message {
                 ToWorker::Compute(assignment) if assignment.task == task => {
-                    format!("{} is given attempt {}", name(), assignment.attempt.0)
+                    format!("{} is given attempt {}", name(), assignment.attempt.number())
                 }
                 ToWorker::Cancel { task: told, attempt } if *told == task => {
                     format!("{} is to drop attempt {}", name(), attempt.number())
@@ -328,6 +328,10 @@ impl Replay {
     fn describe(&self, event: &Event) -> String {
         match event {
             Event::Tick => "time passed".to_owned(),
+            Event::Restored(kept) => format!("the ledger keeps {}", kept.name),
+            Event::Recovered => "the recovery is over".to_owned(),
+            Event::Logged(_) => "the ledger has taken an entry".to_owned(),
+            Event::NotLogged { problem, .. } => format!("the ledger has not taken an entry: {problem}"),
             Event::WorkerJoined { worker, info } if info.name.is_empty() => format!("worker {} joined", worker.0),
             Event::WorkerJoined { worker, info } => format!("{} (worker {}) joined", info.name, worker.0),
             Event::WorkerLost { worker } => format!("{} was lost", self.worker_name(*worker)),
@@ -391,7 +395,13 @@ impl Event {
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }
             | Event::ClientJoined { .. }
-            | Event::ClientLost { .. } => false,
+            | Event::ClientLost { .. }
+            | Event::Recovered
+            | Event::Logged(_)
+            | Event::NotLogged { .. } => false,
+            Event::Restored(kept) => {
+                kept.job == task.job && kept.tasks.iter().any(|spec| spec.task.index == task.index)
+            }
         }
     }
 }
@@ -420,7 +430,7 @@ fn describe_from_worker(message: &FromWorker) -> String {
         }
         FromWorker::InputsMissing { task, attempt, missing } => {
             let inputs: Vec<String> = missing.iter().take(8).map(|(input, _)| input.to_string()).collect();
-            format!("{task} cannot run, attempt {}, without its inputs {}", attempt.0, inputs.join(", "))
+            format!("{task} cannot run, attempt {}, without its inputs {}", attempt.number(), inputs.join(", "))
         }
         FromWorker::Inventory(Inventory { outputs, running, .. }) => {
             format!("it has {} and runs {}", counted(outputs.len(), "output"), counted(running.len(), "task"))

@@ -20,7 +20,7 @@ fn kinds() -> Vec<KindInfo> {
 
 fn header() -> Header {
     let config = Config { kinds: kinds(), allowed_failures: 1, tasks_max: 60, ..Config::default() };
-    Header { config, term: Term(3), first_job: JobId(u32::MAX), started_unix_ms: 1_700_000_000_000 }
+    Header { config, term: Term(3), first_job: JobId(u32::MAX), has_ledger: false, started_unix_ms: 1_700_000_000_000 }
 }
 
 fn data(length: usize) -> Bytes {

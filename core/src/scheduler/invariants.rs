@@ -8,7 +8,7 @@ use crate::spec::Resources;
 use super::Scheduler;
 use super::classes::ClassId;
 use super::pool::{Room, Slot};
-use super::record::{Job, Phase, QueuedAt, Record, State};
+use super::record::{Job, NOBODY, Phase, QueuedAt, Record, State};
 use super::view::StateCounts;
 
 /// What the records say of the queues and the workers, added up.
@@ -34,8 +34,10 @@ impl Scheduler {
         assert!(self.ahead.is_empty() && self.ahead_roomy.is_empty(), "an event was not ended");
         assert!(self.bytes_at.iter().all(|bytes| *bytes == 0));
         let mut sums = Sums::default();
+        let kept = self.kept_jobs();
         for (id, job) in self.jobs.iter() {
-            assert!(self.clients.get(&job.client).is_some_and(|jobs| jobs.contains(&id)), "{id:?} is of no client");
+            let has_client = self.clients.get(&job.client).is_some_and(|jobs| jobs.contains(&id));
+            assert!(has_client || job.client == NOBODY && kept.contains(&id), "{id:?} is of no client");
             self.check_job(id, job, &mut sums);
         }
         self.pool.check();

@@ -31,6 +31,7 @@
 //!
 //! - [`view`], `explain`: what may be asked of the scheduler.
 //! - `record`: the records; `queue`: ready tasks; `pool`: the workers; `kinds`: the functions; `classes`: the requirements.
+//! - `recover`: jobs that clients resume; `inventory`: what workers have from before; `keep`: what is kept without a client.
 //! - `submit`: what clients say; `admit`: how much of it at a time; `workers`: joining, leaving and what workers say.
 //! - `transitions`: what follows when a task's state changes; `place`: which worker gets what; `ahead`: what is sent before its
 //!   inputs; `steal`: what is asked back; `moves`: copies on request, and workers that leave.
@@ -41,6 +42,8 @@ mod ahead;
 mod classes;
 mod explain;
 mod invariants;
+mod inventory;
+mod keep;
 mod kinds;
 mod moves;
 mod place;
@@ -58,19 +61,24 @@ mod workers;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClientId, JobId, TaskId, Term, Time, WorkerId};
+use crate::ids::{Attempt, ClientId, JobId, TaskId, Term, Time, WorkerId};
+use crate::ledger::{Entry, Kept as KeptEntry};
 use crate::wire::{FromClient, FromWorker, KindInfo, ToClient, ToWorker, WorkerInfo};
 
 use self::admit::Kept;
 use self::classes::Classes;
+use self::inventory::Orphans;
+use self::keep::Keeping;
 use self::kinds::Kinds;
 use self::moves::Moves;
 use self::pool::{Pool, Slot};
 use self::queue::ReadyQueue;
-use self::record::Jobs;
+use self::record::{Jobs, NOBODY};
+use self::recover::Recovery;
 pub use self::view::{JobView, StateCounts, TaskState, WorkerView};
 
 /// What can happen to the scheduler.
@@ -114,6 +122,19 @@ pub enum Event {
         /// What it says.
         message: FromClient,
     },
+    /// The ledger says to keep this: told to a new scheduler before anything else.
+    Restored(Arc<KeptEntry>),
+    /// Workers and clients that were there before have had time to say what they have and want.
+    Recovered,
+    /// A quorum has taken this entry into the ledger.
+    Logged(Entry),
+    /// An entry was not taken into the ledger.
+    NotLogged {
+        /// The entry.
+        entry: Entry,
+        /// Why, for a person.
+        problem: String,
+    },
 }
 
 /// What the scheduler wants done, in order. The caller groups it by receiver and sends each group as a batch.
@@ -123,6 +144,8 @@ pub struct Effects {
     pub to_workers: Vec<(WorkerId, ToWorker)>,
     /// Messages to clients.
     pub to_clients: Vec<(ClientId, ToClient)>,
+    /// What is to be taken into the ledger. Answered, each, by [`Event::Logged`] or [`Event::NotLogged`].
+    pub to_log: Vec<Entry>,
 }
 
 /// How often the scheduler should be told that time passes, in microseconds.
@@ -165,7 +188,9 @@ impl Effects {
     }
 
     fn tell_client(&mut self, client: ClientId, message: ToClient) {
-        self.to_clients.push((client, message));
+        if client != NOBODY {
+            self.to_clients.push((client, message));
+        }
     }
 }
 
@@ -209,6 +234,15 @@ pub struct Scheduler {
     ahead_roomy: Vec<Slot>,
     /// The copies that are being made, and who is about to leave.
     moves: Moves,
+    /// What clients and the ledger say again.
+    recovery: Recovery,
+    /// What workers have of tasks that are not known.
+    orphans: Orphans,
+    /// Until when they may be asked for.
+    orphans_until: Time,
+    keeping: Keeping,
+    /// Attempts are counted from here on.
+    attempts_after: Attempt,
     /// Nothing is stolen before this time.
     steal_at: Time,
     /// Where the next sample of eligible workers begins.
@@ -247,6 +281,11 @@ impl Scheduler {
             ahead: Vec::new(),
             ahead_roomy: Vec::new(),
             moves: Moves::default(),
+            recovery: Recovery::default(),
+            orphans: Orphans::default(),
+            orphans_until: Time::default(),
+            keeping: Keeping::default(),
+            attempts_after: Attempt(0),
             steal_at: Time::default(),
             cursor: 0,
             bytes_at: Vec::new(),
@@ -257,7 +296,15 @@ impl Scheduler {
 
     /// The same scheduler in another term of office, which its clients are told.
     pub fn in_term(self, term: Term) -> Scheduler {
-        Scheduler { term, ..self }
+        Scheduler { term, attempts_after: Attempt::first_of(term), ..self }
+    }
+
+    /// The same scheduler, which has a ledger, with job ids reserved up to [`Scheduler::jobs_below`]. What the ledger keeps is said
+    /// first ([`Event::Restored`]); then workers and clients say what they have and want, until it is told [`Event::Recovered`].
+    pub fn recovering(mut self) -> Scheduler {
+        self.keeping.reserve();
+        self.recovery.is_under_way = true;
+        self
     }
 
     /// The same scheduler, whose first job gets this id: one that no scheduler before it has used, so that what is left
@@ -271,13 +318,17 @@ impl Scheduler {
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Effects) {
         self.now = self.now.max(now);
         match event {
-            Event::Tick => {}
+            Event::Tick => self.drop_old_orphans(effects),
             Event::WorkerJoined { worker, info } => self.on_worker_joined(worker, info, effects),
             Event::WorkerLost { worker } => self.on_worker_lost(worker, effects),
             Event::FromWorker { worker, message } => self.on_worker_message(worker, message, effects),
             Event::ClientJoined { client } => self.on_client_joined(client, effects),
             Event::ClientLost { client } => self.on_client_lost(client, effects),
             Event::FromClient { client, message } => self.on_client_message(client, message, effects),
+            Event::Restored(kept) => self.on_restored(kept),
+            Event::Recovered => self.on_recovered(effects),
+            Event::Logged(entry) => self.on_logged(&entry, effects),
+            Event::NotLogged { entry, problem } => self.on_not_logged(&entry, &problem, effects),
         }
         self.settle(effects);
         self.place_ready(effects);

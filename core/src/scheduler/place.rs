@@ -336,7 +336,7 @@ impl Scheduler {
             })
             .collect();
         let Some(record) = job.get_mut(task.index) else { return };
-        record.attempt.0 = record.attempt.0.wrapping_add(1);
+        record.attempt.0 = record.attempt.max(self.attempts_after).0.wrapping_add(1);
         let class = self.classes.get(record.class);
         let assignment = Assignment {
             task,

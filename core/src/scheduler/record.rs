@@ -4,14 +4,15 @@
 //! allocator when the last task on it is forgotten. Edges count with multiplicity: a task that names an input twice is
 //! twice among its dependents, and every count below counts edges. So nothing has to be made distinct.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::failure::TaskFailure;
-use crate::ids::{Attempt, ClientId, JobId, TaskId};
-use crate::spec::PartOf;
+use crate::ids::{Attempt, ClientId, JobId, KindId, TaskId};
+use crate::spec::{PartOf, TaskOptions, TaskSpec};
 use crate::wire::Priority;
 
 use super::classes::ClassId;
@@ -20,6 +21,9 @@ use super::view::{StateCounts, TaskState};
 
 /// How many records lie on one page.
 pub(super) const PAGE_RECORDS: usize = 1024;
+
+/// Stands for the client of a job that has none.
+pub(super) const NOBODY: ClientId = ClientId(u32::MAX);
 
 /// The kind of a value that a client scattered: there is no function that could compute it again.
 pub(super) const KIND_SCATTERED: u32 = u32::MAX;
@@ -133,12 +137,51 @@ pub(super) struct Record {
     pub(super) announced: bool,
     /// Whether some dependent has so few inputs that it may be sent ahead.
     pub(super) leads: bool,
+    /// Under how many names the output is kept without a client.
+    pub(super) keeps: u8,
 }
 
 impl Record {
+    /// A task that is new here, in this state and without dependents.
+    pub(super) fn new(spec: TaskSpec, kind: u32, class: ClassId, priority: Priority, state: State) -> Record {
+        let TaskSpec { payload, inputs, options, .. } = spec;
+        Record {
+            state,
+            payload,
+            inputs,
+            dependents: SmallVec::new(),
+            dependents_live: 0,
+            waiters: 0,
+            priority,
+            kind,
+            class,
+            timeout_ms: options.timeout_ms,
+            part: options.part,
+            attempt: Attempt(0),
+            retries_left: options.retries,
+            workers_lost: 0,
+            wanted: options.wanted,
+            announced: false,
+            leads: false,
+            keeps: 0,
+        }
+    }
+
+    /// A value that a client has put on workers, which wants it.
+    pub(super) fn scattered(priority: Priority, state: State) -> Record {
+        let spec = TaskSpec {
+            task: TaskId::new(JobId(0), 0),
+            kind: KindId(0),
+            payload: Bytes::new(),
+            inputs: SmallVec::new(),
+            options: TaskOptions::default(),
+        };
+        Record::new(spec, KIND_SCATTERED, ClassId::ANY, priority, state)
+    }
+
     /// Whether somebody needs the output, now or as soon as it is there.
     pub(super) fn is_needed(&self) -> bool {
-        self.wanted || self.waiters > 0
+        self.wanted || self.waiters > 0 || self.keeps > 0
     }
 
     /// The inputs, each with how many of its bytes the task takes if it is of so many.
@@ -204,6 +247,60 @@ impl Job {
         self.next_index += 1;
     }
 
+    /// Leaves a gap: the next record gets this index, unless that lies behind already.
+    pub(super) fn skip_to(&mut self, index: u32) {
+        while self.next_index < index {
+            let page_index = self.next_index as usize / PAGE_RECORDS;
+            let page_start = page_index * PAGE_RECORDS;
+            let end = (page_start + PAGE_RECORDS).min(index as usize);
+            let gap = end - self.next_index as usize;
+            if page_index == self.pages.len() {
+                let skipped = end - page_start;
+                let page = Page { skipped, records: Vec::new(), live: 0 };
+                self.pages.push((skipped < PAGE_RECORDS).then_some(page));
+            } else if let Some(slot) = self.pages.get_mut(page_index)
+                && let Some(page) = slot
+            {
+                if page.live > 0 {
+                    page.records.resize_with(page.records.len() + gap, || None);
+                } else {
+                    page.skipped = end - page_start;
+                    page.records = Vec::new();
+                    if page.skipped == PAGE_RECORDS {
+                        *slot = None;
+                    }
+                }
+            }
+            self.next_index = end as u32;
+        }
+    }
+
+    /// Adds a record where none is: at the end, behind a gap, or in one.
+    pub(super) fn put(&mut self, index: u32, record: Record) {
+        if index >= self.next_index {
+            self.skip_to(index);
+            return self.push(record);
+        }
+        let Some(page) = self.pages.get_mut(index as usize / PAGE_RECORDS) else { return };
+        let page = page.get_or_insert_with(Page::default);
+        let at = index as usize % PAGE_RECORDS;
+        if at < page.skipped {
+            let mut records: Vec<Option<Record>> = Vec::new();
+            records.resize_with(page.skipped, || None);
+            records.append(&mut page.records);
+            (page.skipped, page.records) = (0, records);
+        }
+        let at = at - page.skipped;
+        if at >= page.records.len() {
+            page.records.resize_with(at + 1, || None);
+        }
+        if let Some(place) = page.records.get_mut(at).filter(|place| place.is_none()) {
+            self.counts.add(record.state.view(), 1);
+            *place = Some(record);
+            page.live += 1;
+        }
+    }
+
     /// Forgets a task and gives its record; frees the page when it was the last on it.
     pub(super) fn remove(&mut self, index: u32) -> Option<Record> {
         let index = index as usize;
@@ -265,12 +362,14 @@ impl Job {
     }
 }
 
-/// Every open job, indexed by its id: the scheduler hands the ids out in order.
+/// Every open job. Those of this scheduler are indexed by their ids, which it hands out in order.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     /// The first job's id.
     first: u32,
     jobs: Vec<Option<Box<Job>>>,
+    /// The jobs of earlier schedulers.
+    adopted: BTreeMap<JobId, Box<Job>>,
 }
 
 impl Jobs {
@@ -284,22 +383,56 @@ impl Jobs {
     }
 
     pub(super) fn open(&mut self, job: Job) -> JobId {
+        // An id that a client claims to have been given is not given out again.
+        while self.adopted.contains_key(&self.next_id()) {
+            self.jobs.push(None);
+        }
+        let id = self.next_id();
         self.jobs.push(Some(Box::new(job)));
-        JobId(self.first.wrapping_add(self.jobs.len() as u32 - 1))
+        id
+    }
+
+    fn next_id(&self) -> JobId {
+        JobId(self.first.wrapping_add(self.jobs.len() as u32))
+    }
+
+    /// The id of the job that comes after so many.
+    pub(super) fn id_after(&self, count: u32) -> JobId {
+        JobId(self.first.wrapping_add(count))
+    }
+
+    /// How many ids have been handed out.
+    pub(super) fn handed_out(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Opens a job that has its id already, in place of one that has this id.
+    pub(super) fn open_as(&mut self, id: JobId, job: Job) {
+        let place = self.place(id);
+        match self.jobs.get_mut(place) {
+            Some(entry) if !self.adopted.contains_key(&id) => *entry = Some(Box::new(job)),
+            _ => drop(self.adopted.insert(id, Box::new(job))),
+        }
     }
 
     pub(super) fn close(&mut self, job: JobId) -> Option<Box<Job>> {
         let place = self.place(job);
-        self.jobs.get_mut(place)?.take()
+        self.jobs.get_mut(place).and_then(Option::take).or_else(|| self.adopted.remove(&job))
     }
 
     pub(super) fn job(&self, job: JobId) -> Option<&Job> {
-        self.jobs.get(self.place(job))?.as_deref()
+        match self.jobs.get(self.place(job)) {
+            Some(Some(job)) => Some(job),
+            _ => self.adopted.get(&job).map(Box::as_ref),
+        }
     }
 
     pub(super) fn job_mut(&mut self, job: JobId) -> Option<&mut Job> {
         let place = self.place(job);
-        self.jobs.get_mut(place)?.as_deref_mut()
+        match self.jobs.get_mut(place) {
+            Some(Some(job)) => Some(job),
+            _ => self.adopted.get_mut(&job).map(Box::as_mut),
+        }
     }
 
     /// `None` for a part of an output, which only a peer that errs can name here.
@@ -323,6 +456,8 @@ impl Jobs {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &Job)> {
         let id = |place: usize| JobId(self.first.wrapping_add(place as u32));
-        self.jobs.iter().enumerate().filter_map(move |(place, job)| job.as_deref().map(|job| (id(place), job)))
+        let own =
+            self.jobs.iter().enumerate().filter_map(move |(place, job)| job.as_deref().map(|job| (id(place), job)));
+        own.chain(self.adopted.iter().map(|(id, job)| (*id, job.as_ref())))
     }
 }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::failure::{FailureCause, TaskFailure};
 use crate::graph::GraphError;
-use crate::ids::{Attempt, ClientId, JobId, KindId, TaskId, WorkerId};
+use crate::ids::{ClientId, JobId, KindId, TaskId, WorkerId};
 use crate::order::depth_first;
 use crate::spec::TaskSpec;
 use crate::wire::{FromClient, KindInfo, Priority, ResultAt, SubmitError, ToClient};
@@ -14,7 +14,8 @@ use crate::wire::{FromClient, KindInfo, Priority, ResultAt, SubmitError, ToClien
 use super::ahead;
 use super::classes::{self, ClassId};
 use super::pool::{NBYTES_MAX, Slot};
-use super::record::{Job, KIND_SCATTERED, QueuedAt, Record, State};
+use super::record::{Job, QueuedAt, Record, State};
+use super::recover::Pieces;
 use super::{Effects, Scheduler};
 
 impl Scheduler {
@@ -31,13 +32,14 @@ impl Scheduler {
     pub(super) fn on_client_lost(&mut self, client: ClientId, effects: &mut Effects) {
         self.drop_kept(client, effects);
         self.drop_requests(client);
+        self.stop_watching(client);
         for job in self.clients.remove(&client).unwrap_or_default() {
-            self.close_job(job, effects);
+            self.leave_job(job, effects);
         }
     }
 
     /// Drops a job with all its tasks. Inputs are of the same job, so nothing outside of it can need them.
-    fn close_job(&mut self, job_id: JobId, effects: &mut Effects) {
+    pub(super) fn close_job(&mut self, job_id: JobId, effects: &mut Effects) {
         let Some(indices) = self.jobs.job(job_id).map(|job| job.iter().map(|(index, _)| index).collect::<Vec<_>>())
         else {
             return;
@@ -49,6 +51,7 @@ impl Scheduler {
             self.live -= 1;
         }
         self.jobs.close(job_id);
+        self.drop_orphans_of(job_id, effects);
     }
 
     pub(super) fn on_client_message(&mut self, client: ClientId, message: FromClient, effects: &mut Effects) {
@@ -58,6 +61,7 @@ impl Scheduler {
                 let job = self.jobs.open(Job::new(client, name));
                 jobs.push(job);
                 effects.tell_client(client, ToClient::JobOpened { token, job, term: self.term });
+                self.reserve_jobs(effects);
             }
             FromClient::Submit { .. } | FromClient::Scattered { .. } => {
                 match self.keep_for_later(client, message, effects) {
@@ -69,8 +73,8 @@ impl Scheduler {
                 }
             }
             FromClient::Resume { token, job, name } => self.on_resume(client, token, job, name, effects),
-            FromClient::Restore { job, token, tasks, values, end } => {
-                self.on_restore(client, job, token, tasks, &values, end, effects);
+            FromClient::Restore { job, token, tasks, values, failed, end } => {
+                self.on_restore(client, job, token, Pieces { tasks, values, failed }, end, effects);
             }
             FromClient::Keep { token, name, job, wanted } => self.on_keep(client, token, name, job, wanted, effects),
             FromClient::Forget { token, name } => self.on_forget(client, token, name, effects),
@@ -183,14 +187,15 @@ impl Scheduler {
 
     /// The client hears where else the output is, or that it is computed again.
     fn on_unreachable(&mut self, client: ClientId, task: TaskId, holders: &[WorkerId], effects: &mut Effects) {
-        if !self.is_of(client, task.job) {
+        let is_watching = self.is_watching(client, task);
+        if !is_watching && !self.is_of(client, task.job) {
             return;
         }
         if self.drop_holders(task, holders, effects) {
             self.recover(&[task], effects);
             return;
         }
-        let Some(record) = self.jobs.get(task).filter(|record| record.wanted) else { return };
+        let Some(record) = self.jobs.get(task).filter(|record| record.wanted || is_watching) else { return };
         if let State::Memory { nbytes, holders } = &record.state {
             let result = ResultAt::Workers(self.worker_ids(holders).collect());
             effects.tell_client(client, ToClient::Finished { task, nbytes: *nbytes, result });
@@ -212,13 +217,7 @@ impl Scheduler {
         let mut last: Option<(KindId, u32)> = None;
         for (due, spec) in (u64::from(job.next_index)..).zip(tasks) {
             check_place(job, job_id, due, spec)?;
-            if let Some(requirements) = &spec.options.requirements {
-                let bad_options = |problem| SubmitError::BadOptions { task: spec.task, problem };
-                classes::check(requirements).map_err(bad_options)?;
-            }
-            if let Some(problem) = spec.options.part.and_then(|part| part.problem(spec.inputs.len())) {
-                return Err(SubmitError::BadOptions { task: spec.task, problem });
-            }
+            self.check_options(spec)?;
             let kind = match last {
                 Some((kind, at)) if kind == spec.kind => Some(at),
                 _ => self.kinds.find(spec.kind),
@@ -238,6 +237,15 @@ impl Scheduler {
         let name =
             |kind: KindId| kinds.iter().find(|info| info.kind == kind).cloned().unwrap_or_else(|| nameless(kind));
         Err(SubmitError::UnknownKinds(unknown.into_iter().map(name).collect()))
+    }
+
+    pub(super) fn check_options(&self, spec: &TaskSpec) -> Result<(), SubmitError> {
+        let bad_options = |problem| SubmitError::BadOptions { task: spec.task, problem };
+        if let Some(requirements) = &spec.options.requirements {
+            classes::check(requirements).map_err(bad_options)?;
+        }
+        let problem = spec.options.part.and_then(|part| part.problem(spec.inputs.len()));
+        problem.map_or(Ok(()), |problem| Err(bad_options(problem)))
     }
 
     /// Takes tasks that were checked.
@@ -299,25 +307,7 @@ impl Scheduler {
             _ => self.ahead.extend(processed_at.filter(|_| may_follow)),
         }
         self.live += 1;
-        job.push(Record {
-            state,
-            payload: spec.payload,
-            inputs: spec.inputs,
-            dependents: SmallVec::new(),
-            dependents_live: 0,
-            waiters: 0,
-            priority,
-            kind,
-            class,
-            timeout_ms: spec.options.timeout_ms,
-            part: spec.options.part,
-            attempt: Attempt(0),
-            retries_left: spec.options.retries,
-            workers_lost: 0,
-            wanted: spec.options.wanted,
-            announced: false,
-            leads: false,
-        });
+        job.push(Record::new(spec, kind, class, priority, state));
         debug_assert_eq!(job.client, client);
         if let Some(failure) = failure {
             self.fail(task, failure, effects);
@@ -358,25 +348,10 @@ impl Scheduler {
             let put_at = holders.clone();
             let Some(job) = self.jobs.job_mut(job_id) else { return };
             self.live += 1;
-            job.push(Record {
-                state: State::Memory { nbytes, holders },
-                payload: bytes::Bytes::new(),
-                inputs: SmallVec::new(),
-                dependents: SmallVec::new(),
-                dependents_live: 0,
-                waiters: 0,
-                priority: Priority { user: 0, submission, order },
-                kind: KIND_SCATTERED,
-                class: ClassId::ANY,
-                timeout_ms: 0,
-                part: None,
-                attempt: Attempt(0),
-                retries_left: 0,
-                workers_lost: 0,
-                wanted: true,
-                announced: true,
-                leads: false,
-            });
+            let mut record =
+                Record::scattered(Priority { user: 0, submission, order }, State::Memory { nbytes, holders });
+            record.announced = true;
+            job.push(record);
             if is_lost {
                 self.recover(&[task], effects);
             }
@@ -412,6 +387,6 @@ fn check_place(job: &Job, job_id: JobId, due: u64, spec: &TaskSpec) -> Result<()
     Ok(())
 }
 
-fn nameless(kind: KindId) -> KindInfo {
+pub(super) fn nameless(kind: KindId) -> KindInfo {
     KindInfo { kind, name: format!("kind {:016x}", kind.0), signature: String::new() }
 }

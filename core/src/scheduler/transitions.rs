@@ -111,8 +111,7 @@ impl Scheduler {
         }
     }
 
-    /// The output of a task that was being computed is now in this worker's store. Its dependents come a step nearer,
-    /// its inputs may have become unneeded.
+    /// The output of a task that was being computed is now in this worker's store.
     pub(super) fn finish(&mut self, task: TaskId, slot: Slot, nbytes: u64) {
         let Some(State::Processing { worker, position, expected_us, phase }) =
             self.jobs.set_state(task, State::Memory { nbytes, holders: [slot].into_iter().collect() })
@@ -121,6 +120,12 @@ impl Scheduler {
         };
         self.end_processing(task, worker, position, expected_us, phase);
         self.pool.hold(slot, task, nbytes);
+        self.come_into_memory(task);
+    }
+
+    /// The output of a task that was to be computed is now there: its dependents come a step nearer, its inputs may have become
+    /// unneeded.
+    pub(super) fn come_into_memory(&mut self, task: TaskId) {
         let Some(job) = self.jobs.job_mut(task.job) else { return };
         let Some(record) = job.get_mut(task.index) else { return };
         // Taken out for the loops and put back: nothing in them looks at this record's edges.
@@ -226,6 +231,9 @@ impl Scheduler {
             if record.wanted {
                 effects.tell_client(client, ToClient::Failed { task, failure: (*failure).clone() });
             }
+            if record.keeps > 0 {
+                self.tell_watchers(task, &ToClient::Failed { task, failure: (*failure).clone() }, effects);
+            }
             self.loose.push(task);
         }
     }
@@ -261,9 +269,12 @@ impl Scheduler {
             effects.tell_client(client, ToClient::Recomputing { task });
         }
         record.announced = false;
+        let dependents = record.dependents.clone();
+        if record.keeps > 0 && !record.is_scattered() {
+            self.tell_watchers(task, &ToClient::Recomputing { task }, effects);
+        }
         // What is not needed is looked at once more, in case nothing names it either.
         self.loose.push(task);
-        let dependents = record.dependents.clone();
         for dependent in dependents {
             let dependent = TaskId::new(task.job, dependent);
             match self.jobs.get_mut(dependent).map(|record| &mut record.state) {

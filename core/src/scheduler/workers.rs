@@ -78,6 +78,7 @@ impl Scheduler {
                 }
             }
         }
+        self.drop_orphans_at(slot);
         self.end_moves_of(slot, effects);
         let mut lost = Vec::new();
         for task in gone.held() {
@@ -129,12 +130,14 @@ impl Scheduler {
         if self.is_current(slot, task, attempt) {
             self.change_phase(task, Phase::Suspended, 0);
             self.roomy.push(slot);
+        } else {
+            self.orphan_is_suspended(slot, task, attempt, true);
         }
     }
 
     fn on_resumed(&mut self, slot: Slot, task: TaskId, attempt: Attempt) {
         if !self.is_current(slot, task, attempt) {
-            return;
+            return self.orphan_is_suspended(slot, task, attempt, false);
         }
         let Some(record) = self.jobs.get(task) else { return };
         if matches!(record.state, State::Processing { phase: Phase::Suspended, .. }) {
@@ -216,11 +219,13 @@ impl Scheduler {
         inline: Option<Bytes>,
         effects: &mut Effects,
     ) {
+        let nbytes = nbytes.min(NBYTES_MAX);
         if !self.is_current(slot, task, attempt) {
-            self.free_unexpected(slot, task, effects);
+            if !self.orphan_has_ended(slot, task, attempt, Some(nbytes)) {
+                self.free_unexpected(slot, task, effects);
+            }
             return;
         }
-        let nbytes = nbytes.min(NBYTES_MAX);
         self.finish(task, slot, nbytes);
         self.move_away_if_retiring(slot, task, effects);
         let Some(job) = self.jobs.job_mut(task.job) else { return };
@@ -238,6 +243,7 @@ impl Scheduler {
             };
             effects.tell_client(client, ToClient::Finished { task, nbytes, result });
         }
+        self.tell_watchers_where(task, effects);
     }
 
     /// A worker has an output that nobody asked it for, or not any more: it shall drop it, unless it will be counted.
