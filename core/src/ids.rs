@@ -130,6 +130,26 @@ impl fmt::Debug for KindId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Term(pub u64);
 
+impl Term {
+    const BITS: u32 = 20;
+
+    /// The term before the first of a cluster that was founded at this time: later than every term of one that was founded
+    /// before, so that those who knew that one follow the new one. `chance` keeps their attempts apart.
+    pub const fn before_founding(unix_seconds: u64, chance: u32) -> Term {
+        Term(unix_seconds << Term::BITS | (chance & 0x7_ffff) as u64)
+    }
+
+    /// The term so many elections later.
+    pub const fn after(self, elections: u64) -> Term {
+        Term(self.0.saturating_add(elections))
+    }
+
+    /// What tells it from others, for people.
+    pub const fn number(self) -> u64 {
+        self.0 & ((1 << Term::BITS) - 1)
+    }
+}
+
 /// Which try of a task an assignment is. Whatever carries another attempt than the current one is late or doubled, and is
 /// ignored. A scheduler counts from [`Attempt::first_of`] its term, so that no two terms give out the same one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::JobId;
+use crate::ids::{JobId, Term};
 use crate::spec::TaskSpec;
 use crate::wire::KeptName;
 
@@ -22,6 +22,8 @@ pub const KEPT_MAX: usize = 10_000;
 /// One change of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
+    /// The cluster was founded: its terms come after this one.
+    Founded(Term),
     /// Job ids up to this one, and not this one, may be in use.
     JobsBelow(JobId),
     /// Keep this. It takes the place of what was kept under the same name.
@@ -50,6 +52,8 @@ pub struct Kept {
 /// The ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
+    /// The terms of the cluster come after this one; the first if nothing is known of its founding.
+    pub terms_after: Term,
     /// No scheduler has given out this job id, or any up to half of all ids above it.
     pub jobs_below: JobId,
     /// What is kept.
@@ -60,6 +64,7 @@ impl Ledger {
     /// Makes the change.
     pub fn apply(&mut self, entry: Entry) {
         match entry {
+            Entry::Founded(term) => self.terms_after = term,
             Entry::JobsBelow(job) => self.jobs_below = job,
             Entry::Keep(kept) => drop(self.kept.insert(kept.name.clone(), kept)),
             Entry::Forget(name) => drop(self.kept.remove(&name)),

@@ -166,7 +166,7 @@ impl Scheduler {
     /// A quorum has taken an entry into the ledger.
     pub(super) fn on_logged(&mut self, entry: &Entry, effects: &mut Effects) {
         match entry {
-            Entry::JobsBelow(_) => {}
+            Entry::Founded(_) | Entry::JobsBelow(_) => {}
             Entry::Keep(kept) => self.answer_kept(&kept.name, "", effects),
             Entry::Forget(name) => {
                 self.unkeep(name, effects);
@@ -178,7 +178,7 @@ impl Scheduler {
     /// An entry could not be taken into the ledger, or it is not known whether it was.
     pub(super) fn on_not_logged(&mut self, entry: &Entry, problem: &str, effects: &mut Effects) {
         match entry {
-            Entry::JobsBelow(_) => {}
+            Entry::Founded(_) | Entry::JobsBelow(_) => {}
             Entry::Keep(kept) => {
                 self.unkeep(&kept.name, effects);
                 self.answer_kept(&kept.name, problem, effects);
