@@ -3,13 +3,18 @@
 //! Submitting never blocks and never waits: a task gets its number and a place in the queue, and one task of this
 //! module sends what has gathered. The queue's order is the order in which the scheduler hears of things, so that a
 //! task's inputs are known before it, and a release comes after the last use.
+//!
+//! A link that is lost is opened anew, to whoever holds the scheduler then ([`connect`](crate::connect)): the job goes on
+//! (`resuming`), with what may still be needed of it said again (`open_graph`).
 
 mod asking;
+mod open_graph;
+mod resuming;
 mod sending;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -30,6 +35,7 @@ use tokio::task::JoinHandle;
 
 use crate::node::Node;
 
+use self::open_graph::OpenGraph;
 use self::sending::Queued;
 
 /// How many ids go in one message.
@@ -82,16 +88,29 @@ struct State {
     accepted: u32,
     /// All tasks below this number have been sent to it.
     sent: u32,
+    /// All numbers below this one have been said to it, those of values that were scattered too.
+    said: u32,
+    open_graph: OpenGraph,
+    /// What is given up and not settled yet.
+    cancelled: BTreeSet<u32>,
+    /// The pieces in which the job is said again that are not accepted yet.
+    restoring: BTreeSet<u64>,
     /// Submissions on their way: token, the number after their last task.
     submissions: BTreeMap<u64, u32>,
     next_token: u64,
     accept_waiters: Vec<(u32, oneshot::Sender<()>)>,
     /// Who waits for the answer to which question.
-    answers: HashMap<u64, oneshot::Sender<ToClient>>,
+    answers: BTreeMap<u64, Question>,
     workers: BTreeMap<WorkerId, WorkerInfo>,
     next_scatter: usize,
-    /// Set when the link is lost.
+    /// Set when the link is lost for good.
     lost: Option<String>,
+}
+
+/// What was asked, and waits for its answer.
+struct Question {
+    message: FromClient,
+    answer: oneshot::Sender<ToClient>,
 }
 
 /// A submitted task.
@@ -143,6 +162,11 @@ impl Client {
 
     pub(crate) fn owns_mesh(&self) -> bool {
         self.owns_mesh
+    }
+
+    /// Whether no scheduler is to be had any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lock().lost.is_some()
     }
 
     /// Whether tasks can be submitted for a good while yet: the scheduler is there, and so are numbers.
@@ -337,9 +361,9 @@ impl Client {
                 | ToClient::Jobs { token, .. }
                 | ToClient::Kept { token, .. }
                 | ToClient::Done { token, .. } => {
-                    if let Some(answer) = state.answers.remove(&token) {
+                    if let Some(question) = state.answers.remove(&token) {
                         // Whoever asked may have given up.
-                        let _ = answer.send(message);
+                        let _ = question.answer.send(message);
                     }
                 }
                 ToClient::Worker { worker, info } => {
@@ -368,13 +392,14 @@ impl Client {
         }
     }
 
-    /// The link is lost: everything that is not settled fails.
+    /// The link is lost for good: everything that is not settled fails.
     pub(crate) fn lose(&self, reason: &str) {
         let mut state = self.lock();
         // What is found out later follows from the first.
         state.lost.get_or_insert_with(|| reason.to_owned());
         state.queue.clear();
         state.answers.clear();
+        state.open_graph = OpenGraph::default();
         state.accept_waiters.clear();
         let open: Vec<u32> =
             state.tasks.iter().filter(|(_, entry)| entry.outcome.is_none()).map(|(&index, _)| index).collect();
@@ -512,6 +537,7 @@ impl State {
 
     fn settle(&mut self, index: u32, outcome: Result<ResultAt, ClientError>) {
         // Nobody holds the future any more: the release is on its way.
+        self.cancelled.remove(&index);
         let Some(entry) = self.tasks.get_mut(&index) else { return };
         entry.outcome = Some(outcome.map_err(Box::new));
         for waiter in entry.waiters.drain(..) {
@@ -521,7 +547,17 @@ impl State {
     }
 
     fn accept(&mut self, token: u64) {
-        let Some(end) = self.submissions.remove(&token) else { return };
+        if self.restoring.remove(&token) && self.restoring.is_empty() {
+            // What had been said is known again, accepted before or not.
+            self.submissions.clear();
+            return self.accept_below(self.said);
+        }
+        if let Some(end) = self.submissions.remove(&token) {
+            self.accept_below(end);
+        }
+    }
+
+    fn accept_below(&mut self, end: u32) {
         self.accepted = self.accepted.max(end);
         let accepted = self.accepted;
         let (done, waiting) = self.accept_waiters.drain(..).partition(|(index, _)| *index < accepted);
@@ -546,6 +582,7 @@ impl ResultSource for Client {
     fn release(&self, task: TaskId) {
         let mut state = self.lock();
         state.tasks.remove(&task.index);
+        state.cancelled.remove(&task.index);
         if task.index < UNSENT_FROM && state.lost.is_none() {
             state.queue.push_back(Queued::Release(task));
             drop(state);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use starling_core::explain::Explanation;
@@ -17,7 +18,7 @@ use starling_runtime::task::{Call, ClientError, Future, Graph, ResultSource};
 use starling_runtime::value::{Data, Encoded};
 
 use crate::client::Client;
-use crate::connect::{CurrentNode, MeshHold, connect};
+use crate::connect::{CurrentNode, MeshHold, PATIENCE, connect};
 use crate::link::Refusal;
 use crate::node::{Node, NodeConfig, NodeError, NodeRole};
 use crate::served::ServedStore;
@@ -66,6 +67,9 @@ pub struct ConnectOptions {
     pub insecure: bool,
     /// A name for people.
     pub name: Option<String>,
+    /// For how long the client looks for a scheduler when it has lost the one it had, before its futures fail; a minute if
+    /// nothing is said.
+    pub patience: Option<Duration>,
 }
 
 /// How an embedded cluster is to be.
@@ -159,7 +163,7 @@ impl Cluster {
             };
             nodes.push(Node::start(config).await?);
         }
-        let cluster = Cluster::connect_to(&join, secret, "local".into(), nodes).await?;
+        let cluster = Cluster::connect_to(&join, secret, "local".into(), nodes, PATIENCE).await?;
         cluster.wait_for_workers(options.workers).await?;
         Ok(cluster)
     }
@@ -186,7 +190,7 @@ impl Cluster {
             (false, None) => Some(ClusterSecret::find(options.secret_file.as_deref(), None)?.0),
         };
         let name = options.name.unwrap_or_else(|| format!("client-{}", std::process::id()));
-        Cluster::connect_to(addrs, secret, name, Vec::new()).await
+        Cluster::connect_to(addrs, secret, name, Vec::new(), options.patience.unwrap_or(PATIENCE)).await
     }
 
     async fn connect_to(
@@ -194,11 +198,12 @@ impl Cluster {
         secret: Option<ClusterSecret>,
         name: String,
         nodes: Vec<Node>,
+        patience: Duration,
     ) -> Result<Cluster, ClusterError> {
-        let member = MemberInfo { name: name.clone(), role: Role::Client };
+        let member = MemberInfo { name: name.clone(), role: Role::Client, room: 0 };
         let config = MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
         let (mesh, events) = Mesh::start(config, ServedStore::new(Store::unlimited())).await?;
-        match connect(&mesh, MeshHold::Own { events, nodes }, addrs, name).await {
+        match connect(&mesh, MeshHold::Own { events, nodes }, addrs, name, patience).await {
             Ok(client) => Ok(Cluster { client, priority: 0 }),
             Err(error) => {
                 mesh.shutdown().await;

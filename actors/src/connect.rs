@@ -1,26 +1,33 @@
 //! How a client comes to its scheduler: over a mesh of its own, or over that of the node whose tasks it serves.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use starling_core::ids::{JobId, NodeId};
+use starling_core::ids::{JobId, NodeId, Term};
 use starling_core::wire::{FromClient, ToClient};
 use starling_runtime::executor::{TaskContext, current_task};
-use starling_runtime::mesh::{Mesh, MeshError, MeshEvent, Multiaddr};
+use starling_runtime::mesh::{Link, LinkSender, Mesh, MeshError, MeshEvent, Multiaddr};
 use starling_runtime::slots::Slots;
 use starling_runtime::store::MemoryConfig;
 use starling_runtime::task::ClientError;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Connection};
 use crate::cluster::ClusterError;
-use crate::link::{Hello, MessageReceiver, Refusal, Welcome, encode_one};
-use crate::node::{Node, open_to_scheduler};
+use crate::leaders::Leaders;
+use crate::link::{Hello, MessageReceiver, Refusal, Welcome, frame_with};
+use crate::node::Node;
 
 /// How long the scheduler may take to open a job.
 const JOB_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client looks for the scheduler of a mesh that it has joined before it says that there is none.
+const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it takes until a scheduler that was lost is looked for again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How long one is looked for, unless something else is said.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client has to do with its mesh.
 pub(crate) enum MeshHold {
@@ -33,6 +40,7 @@ pub(crate) enum MeshHold {
 /// The client that tasks on a node use for tasks of their own: one for all of them, connected when the first one asks.
 pub(crate) struct Nested {
     mesh: Mesh,
+    leaders: Leaders,
     name: String,
     /// Where the links are served.
     runtime: Handle,
@@ -43,8 +51,8 @@ pub(crate) struct Nested {
 }
 
 impl Nested {
-    pub(crate) fn new(mesh: Mesh, name: String, memory: MemoryConfig, runtime: Handle) -> Nested {
-        Nested { mesh, name, runtime, memory, client: Mutex::default(), slots: Slots::default() }
+    pub(crate) fn new(mesh: Mesh, leaders: Leaders, name: String, memory: MemoryConfig, runtime: Handle) -> Nested {
+        Nested { mesh, leaders, name, runtime, memory, client: Mutex::default(), slots: Slots::default() }
     }
 
     /// The client. Blocks while it connects, and so is only for the executor's threads.
@@ -54,10 +62,10 @@ impl Nested {
             return Ok(Arc::clone(client));
         }
         let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let (mesh, name) = (self.mesh.clone(), format!("tasks on {}", self.name));
+        let (mesh, leaders, name) = (self.mesh.clone(), self.leaders.clone(), format!("tasks on {}", self.name));
         self.runtime.spawn(async move {
             // Whoever asked waits for it.
-            let _ = tell.send(open(&mesh, MeshHold::Nodes, String::new(), name).await);
+            let _ = tell.send(open(&mesh, &leaders, MeshHold::Nodes, String::new(), name, PATIENCE).await);
         });
         let client = told.recv().map_err(|_| ClusterError::Mesh(MeshError::Closed))??;
         *connected = Some(Arc::clone(&client));
@@ -109,6 +117,7 @@ pub(crate) async fn connect(
     hold: MeshHold,
     addrs: &[Multiaddr],
     name: String,
+    patience: Duration,
 ) -> Result<Arc<Client>, ClusterError> {
     let mut error = None;
     for addr in addrs {
@@ -124,61 +133,173 @@ pub(crate) async fn connect(
         return Err(error.into());
     }
     let at = addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    open(mesh, hold, at, name).await
+    open(mesh, &Leaders::new(), hold, at, name, patience).await
 }
 
 /// Opens a job at the scheduler of a mesh that was joined at `at`.
-async fn open(mesh: &Mesh, hold: MeshHold, at: String, name: String) -> Result<Arc<Client>, ClusterError> {
-    let (link, kinds) = match open_to_scheduler(mesh, &Hello::Client { name: name.clone() }).await? {
-        Some((link, Welcome::Client { kinds, .. })) => (link, kinds),
+async fn open(
+    mesh: &Mesh,
+    leaders: &Leaders,
+    hold: MeshHold,
+    at: String,
+    name: String,
+    patience: Duration,
+) -> Result<Arc<Client>, ClusterError> {
+    let hello = Hello::Client { name: name.clone() };
+    let opening = leaders.open(mesh, &hello, SCHEDULER_TIMEOUT).await?;
+    let (connected, kinds) = match opening {
+        Some((link, Welcome::Client { kinds, term, .. })) => (Connected::new(link, term), kinds),
         Some((_, Welcome::Refused(refusal))) => return Err(refusal.into()),
         Some((_, Welcome::Worker { .. })) => return Err(Refusal::BadHello.into()),
         None => return Err(ClusterError::NoScheduler(at)),
     };
-
-    let peer = link.peer;
-    let mut messages = MessageReceiver::<ToClient>::new(link.rx);
-    let open = FromClient::OpenJob { name, token: 0 };
-    let lost = |reason: &str| ClientError::SchedulerLost(reason.to_owned());
-    let frame = encode_one(&open).map_err(|error| lost(&error.to_string()))?;
-    link.tx.send(frame).await.map_err(|_| lost("the link is closed"))?;
-    let (job, early) = timeout(JOB_TIMEOUT, job_opened(&mut messages, peer))
-        .await
-        .ok()
-        .flatten()
-        .ok_or_else(|| lost("it did not open a job"))?;
+    let lost = |reason: String| ClientError::SchedulerLost(reason);
+    let mut connected = connected;
+    let open = FromClient::OpenJob { name: name.clone(), token: 0 };
+    let (job, early) = connected.open_job(&open).await.map_err(lost)?;
 
     let kinds = kinds.into_iter().map(|kind| kind.kind).collect();
     let client = Client::new(job, mesh.clone(), kinds, matches!(hold, MeshHold::Own { .. }));
     client.handle(early);
-    let reader = {
-        let client = Arc::downgrade(&client);
-        tokio::spawn(async move {
-            let reason = loop {
-                match messages.recv(peer).await {
-                    Ok(Some(messages)) => match client.upgrade() {
-                        Some(client) => client.handle(messages),
-                        None => return,
-                    },
-                    Ok(None) => break "its link is closed".to_owned(),
-                    Err(error) => break error.to_string(),
-                }
-            };
-            if let Some(client) = client.upgrade() {
-                client.lose(&reason);
-            }
-        })
-    };
-    let mut tasks = vec![reader, tokio::spawn(Client::send_queued(Arc::downgrade(&client), link.tx))];
+    let line = Line { client: Arc::downgrade(&client), mesh: mesh.clone(), leaders: leaders.clone(), job, name, patience };
+    let mut tasks = vec![tokio::spawn(line.keep(connected))];
     let nodes = match hold {
         MeshHold::Own { events, nodes } => {
-            tasks.push(tokio::spawn(ignore(events)));
+            tasks.push(tokio::spawn(listen(events, leaders.clone())));
             nodes
         }
         MeshHold::Nodes => Vec::new(),
     };
     client.keep(Connection { tasks, nodes });
     Ok(client)
+}
+
+/// A link to the scheduler.
+struct Connected {
+    peer: NodeId,
+    term: Term,
+    tx: LinkSender,
+    messages: MessageReceiver<ToClient>,
+}
+
+impl Connected {
+    fn new(link: Link, term: Term) -> Connected {
+        Connected { peer: link.peer, term, tx: link.tx, messages: MessageReceiver::new(link.rx, term) }
+    }
+
+    async fn send(&self, message: &FromClient) -> Result<(), String> {
+        let frame = frame_with(self.term, message).map_err(|error| error.to_string())?;
+        self.tx.send(frame).await.map_err(|error| error.to_string())
+    }
+
+    /// Opens or resumes a job: its id, and what was said about workers before.
+    async fn open_job(&mut self, message: &FromClient) -> Result<(JobId, Vec<ToClient>), String> {
+        self.send(message).await?;
+        let opened = timeout(JOB_TIMEOUT, job_opened(&mut self.messages, self.peer)).await.ok().flatten();
+        opened.ok_or_else(|| "it did not open a job".to_owned())
+    }
+}
+
+/// A client's way to the scheduler, whoever holds it.
+struct Line {
+    client: Weak<Client>,
+    mesh: Mesh,
+    leaders: Leaders,
+    job: JobId,
+    name: String,
+    /// How long a scheduler is looked for when one is lost.
+    patience: Duration,
+}
+
+impl Line {
+    /// Serves one link after the other, until the client is gone or no scheduler is found any more.
+    async fn keep(self, mut connected: Connected) {
+        loop {
+            let Some(reason) = self.serve(connected).await else { return };
+            tracing::warn!(reason, "the link to the scheduler is lost; looking for one");
+            connected = match self.connect_again().await {
+                Ok(Some(connected)) => connected,
+                Ok(None) => return,
+                Err(why) => {
+                    if let Some(client) = self.client.upgrade() {
+                        client.lose(&format!("{reason}, and {why}"));
+                    }
+                    return;
+                }
+            };
+            tracing::info!(scheduler = %connected.peer, term = connected.term.number(), "the job goes on");
+        }
+    }
+
+    /// Both directions of a link to its end; gives the reason, or `None` if the client is gone.
+    async fn serve(&self, connected: Connected) -> Option<String> {
+        let Connected { peer, term, tx, mut messages } = connected;
+        let closing = tx.clone();
+        let sending = tokio::spawn(Client::send_queued(Weak::clone(&self.client), tx, term));
+        let reading = async {
+            loop {
+                match messages.recv(peer).await {
+                    Ok(Some(messages)) => self.client.upgrade()?.handle(messages),
+                    Ok(None) => break Some("its link is closed".to_owned()),
+                    Err(error) => break Some(error.to_string()),
+                }
+            }
+        };
+        let reason = tokio::select! {
+            reason = reading => reason,
+            () = self.leaders.later_than(term) => Some("another scheduler has taken over".to_owned()),
+        };
+        // With the receiver the link closes; what was taken from the queue is accounted for before the next one is opened.
+        drop(messages);
+        closing.closed().await;
+        drop(closing);
+        let _ = sending.await;
+        let client = self.client.upgrade()?;
+        if client.is_lost() { None } else { reason }
+    }
+
+    /// Resumes the job at whoever holds the scheduler now; `None` if the client is gone.
+    async fn connect_again(&self) -> Result<Option<Connected>, String> {
+        let deadline = Instant::now() + self.patience;
+        let mut why = "the mesh has no other".to_owned();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let hello = Hello::Client { name: self.name.clone() };
+            let answered = self.leaders.open(&self.mesh, &hello, left.min(Duration::from_secs(1))).await;
+            if self.client.strong_count() == 0 {
+                return Ok(None);
+            }
+            match answered {
+                Ok(Some((link, Welcome::Client { term, .. }))) => {
+                    match self.resume(Connected::new(link, term)).await {
+                        Ok(connected) => return Ok(connected),
+                        Err(error) => why = error,
+                    }
+                }
+                Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
+                Ok(Some((_, Welcome::Worker { .. }))) => why = Refusal::BadHello.to_string(),
+                Ok(None) => {}
+                Err(error) => why = error.to_string(),
+            }
+            if self.leaders.have_left(&self.mesh) {
+                return Err("the cluster was shut down".to_owned());
+            }
+            if Instant::now() >= deadline {
+                return Err(why);
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    async fn resume(&self, mut connected: Connected) -> Result<Option<Connected>, String> {
+        let resume = FromClient::Resume { token: 0, job: self.job, name: self.name.clone() };
+        let (_, early) = connected.open_job(&resume).await?;
+        let Some(client) = self.client.upgrade() else { return Ok(None) };
+        for message in client.resume(early) {
+            connected.send(&message).await?;
+        }
+        Ok(Some(connected))
+    }
 }
 
 /// The id of the job that was asked for, and what was said about workers before it.
@@ -198,9 +319,20 @@ async fn job_opened(messages: &mut MessageReceiver<ToClient>, peer: NodeId) -> O
     }
 }
 
-/// A client serves nobody: links to it are closed, and the scheduler tells it of workers.
-async fn ignore(mut events: mpsc::Receiver<MeshEvent>) {
-    while events.recv().await.is_some() {}
+/// A client serves nobody: links to it are closed, and the scheduler tells it of workers. It hears who leads.
+async fn listen(mut events: mpsc::Receiver<MeshEvent>, leaders: Leaders) {
+    while let Some(event) = events.recv().await {
+        match event {
+            MeshEvent::Link { link, hello } => {
+                if let Ok(Hello::Leads { term }) = postcard::from_bytes(&hello) {
+                    leaders.hear(term, link.peer);
+                }
+            }
+            MeshEvent::MemberUp(member) => leaders.is_up(&member),
+            MeshEvent::MemberDown { node, reason } => leaders.is_down(node, reason),
+            MeshEvent::Refused { .. } => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +351,13 @@ mod tests {
     async fn a_nodes_client_is_one_until_it_is_lost_and_leaves_the_mesh_alone() {
         let node = Node::start(NodeConfig::new(NodeRole::Scheduler)).await.unwrap();
         let nested =
-            Arc::new(Nested::new(node.mesh().clone(), "here".to_owned(), MemoryConfig::default(), Handle::current()));
+            Arc::new(Nested::new(
+            node.mesh().clone(),
+            Leaders::new(),
+            "here".to_owned(),
+            MemoryConfig::default(),
+            Handle::current(),
+        ));
         let first = client_of(&nested).await;
         assert!(Arc::ptr_eq(&first, &client_of(&nested).await));
         first.lose("gone");

@@ -6,14 +6,22 @@
 mod client;
 mod cluster;
 mod connect;
+mod data_dir;
 mod host;
+mod leaders;
 mod link;
 mod node;
+mod office;
+mod quorum_link;
 mod registry_actor;
 mod scheduler_actor;
 mod served;
+mod status;
 mod worker_actor;
+mod worker_loop;
 
 pub use cluster::{Cluster, ClusterError, ConnectOptions, LocalOptions, WeakCluster};
 pub use connect::CurrentNode;
+pub use data_dir::DataError;
 pub use node::{Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped};
+pub use status::{MemberStatus, NodeStatus, QuorumStatus};

@@ -1,4 +1,4 @@
-//! What is said on a control link: how it opens, and batches of messages both ways.
+//! What is said on a control link: how it opens, and batches of messages both ways, each frame with the term that it belongs to.
 
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,12 @@ pub(crate) enum Hello {
     Client { name: String },
     /// To any node but a client: let us tell each other what we know of data locations. Has no answer.
     Registry,
+    /// To a node that may hold the scheduler: requests of the quorum's follow, each answered.
+    Quorum,
+    /// To any node: this node holds the scheduler in this term. Has no answer.
+    Leads { term: Term },
+    /// To any node but a client: how is the cluster, as far as you know? Answered by [`NodeStatus`](crate::status::NodeStatus).
+    Status,
 }
 
 /// The answer to a [`Hello`].
@@ -43,12 +49,25 @@ pub(crate) enum Welcome {
     Refused(Refusal),
 }
 
+impl Welcome {
+    /// The term of the scheduler that says it.
+    pub(crate) fn term(&self) -> Option<Term> {
+        match self {
+            Welcome::Worker { term, .. } | Welcome::Client { term, .. } => Some(*term),
+            Welcome::Refused(_) => None,
+        }
+    }
+}
+
 /// Why a link was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// The node holds no scheduler.
-    #[error("the node is not the scheduler")]
-    NotScheduler,
+    /// The node holds no scheduler now.
+    #[error("the node does not hold the scheduler")]
+    NotScheduler {
+        /// Who does, as far as it knows.
+        leader: Option<(Term, NodeId)>,
+    },
     /// Scheduler and worker were not built from the same source.
     #[error(
         "the worker's tasks differ from the scheduler's: only the worker has [{}], only the scheduler has [{}]; start \
@@ -88,34 +107,52 @@ pub(crate) fn encode_one<M: Serialize>(message: &M) -> Result<Bytes, postcard::E
 /// Reads frames of gathered messages.
 pub(crate) struct MessageReceiver<M> {
     frames: LinkReceiver,
+    term: Term,
     /// What is not decoded yet of the last frame.
     rest: Bytes,
     messages: PhantomData<fn() -> M>,
 }
 
-/// A peer sent what is no message of the protocol.
+/// A peer sent what is not to be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {peer} sent a frame that is no message: {source}")]
-pub(crate) struct BadFrame {
-    peer: NodeId,
-    source: postcard::Error,
+pub(crate) enum BadFrame {
+    #[error("node {peer} sent a frame that is no message: {source}")]
+    NoMessage { peer: NodeId, source: postcard::Error },
+    #[error("node {peer} sent a frame of term {}, on a link of term {}", .said.number(), .term.number())]
+    OtherTerm { peer: NodeId, said: Term, term: Term },
+}
+
+/// A frame's beginning: the term that its messages belong to.
+fn frame_of(term: Term, capacity: usize) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_extend(&term, Vec::with_capacity(capacity))
+}
+
+/// A message of this term in a frame of its own.
+pub(crate) fn frame_with<M: Serialize>(term: Term, message: &M) -> Result<Bytes, postcard::Error> {
+    postcard::to_extend(message, frame_of(term, MESSAGE_BYTES)?).map(Bytes::from)
 }
 
 impl<M: DeserializeOwned> MessageReceiver<M> {
-    pub(crate) fn new(frames: LinkReceiver) -> MessageReceiver<M> {
-        MessageReceiver { frames, rest: Bytes::new(), messages: PhantomData }
+    /// Reads what belongs to this term: a frame of another one is of a scheduler that is deposed, or for one.
+    pub(crate) fn new(frames: LinkReceiver, term: Term) -> MessageReceiver<M> {
+        MessageReceiver { frames, term, rest: Bytes::new(), messages: PhantomData }
     }
 
     /// The next messages; `None` when the link is closed. Cancel safe.
     pub(crate) async fn recv(&mut self, peer: NodeId) -> Result<Option<Vec<M>>, BadFrame> {
         if self.rest.is_empty() {
             let Some(frame) = self.frames.recv().await else { return Ok(None) };
-            self.rest = frame;
+            let (said, messages) = postcard::take_from_bytes::<Term>(&frame)
+                .map_err(|source| BadFrame::NoMessage { peer, source })?;
+            if said != self.term {
+                return Err(BadFrame::OtherTerm { peer, said, term: self.term });
+            }
+            self.rest = frame.slice_ref(messages);
         }
         let mut messages = Vec::with_capacity(DECODED_MAX.min(self.rest.len()));
         let mut rest: &[u8] = &self.rest;
         while !rest.is_empty() && messages.len() < DECODED_MAX {
-            let (message, after) = postcard::take_from_bytes(rest).map_err(|source| BadFrame { peer, source })?;
+            let (message, after) = postcard::take_from_bytes(rest).map_err(|source| BadFrame::NoMessage { peer, source })?;
             messages.push(message);
             rest = after;
         }
@@ -153,10 +190,10 @@ impl<M: Serialize + Send + 'static> Outbox<M> {
     }
 
     /// Writes to `link` in a task of its own, on the current tokio runtime, until the outbox is closed.
-    pub(crate) fn start(&self, link: LinkSender) {
+    pub(crate) fn start(&self, link: LinkSender, term: Term) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            if let Err(error) = write(&shared, &link).await {
+            if let Err(error) = write(&shared, &link, term).await {
                 tracing::debug!(%error, "an outbox ends");
             }
             shared.close();
@@ -218,7 +255,7 @@ enum WriteError {
     Encode(#[from] postcard::Error),
 }
 
-async fn write<M: Serialize>(shared: &OutboxShared<M>, link: &LinkSender) -> Result<(), WriteError> {
+async fn write<M: Serialize>(shared: &OutboxShared<M>, link: &LinkSender, term: Term) -> Result<(), WriteError> {
     let mut batch = Vec::new();
     loop {
         {
@@ -232,15 +269,17 @@ async fn write<M: Serialize>(shared: &OutboxShared<M>, link: &LinkSender) -> Res
             shared.changed.notified().await;
             continue;
         }
-        let mut frame = Vec::with_capacity(FRAME_BYTES.min(batch.len() * MESSAGE_BYTES));
+        let mut frame = frame_of(term, FRAME_BYTES.min(batch.len() * MESSAGE_BYTES))?;
+        let mut is_empty = true;
         for message in batch.drain(..) {
             frame = postcard::to_extend(&message, frame)?;
-            if frame.len() >= FRAME_BYTES {
-                let full = std::mem::replace(&mut frame, Vec::with_capacity(FRAME_BYTES));
+            is_empty = frame.len() >= FRAME_BYTES;
+            if is_empty {
+                let full = std::mem::replace(&mut frame, frame_of(term, FRAME_BYTES)?);
                 link.send(full.into()).await.map_err(|_| WriteError::Closed)?;
             }
         }
-        if !frame.is_empty() {
+        if !is_empty {
             link.send(frame.into()).await.map_err(|_| WriteError::Closed)?;
         }
     }

@@ -37,10 +37,6 @@ use crate::worker_actor::{self, WorkerActor};
 const INBOX_FULL: usize = 4096;
 /// How many threads a worker may have.
 const NTHREADS_MAX: u32 = 4096;
-/// There is one scheduler, which stays in its first term until there are elections.
-const TERM: Term = Term(1);
-/// How long a peer may take to answer a hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many bytes are fetched from one worker at once, unless one output is larger.
@@ -56,10 +52,24 @@ const RUN_AHEAD_US: u64 = 500;
 /// What a node does for the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeRole {
-    /// It holds the scheduler.
+    /// It holds the scheduler, before any other that could.
     Scheduler,
+    /// It runs tasks, and holds the scheduler if it is elected to.
+    Auto,
     /// It runs tasks.
     Worker,
+}
+
+impl NodeRole {
+    /// Whether a node of this role may hold the scheduler.
+    pub fn may_lead(self) -> bool {
+        self != NodeRole::Worker
+    }
+
+    /// Whether a node of this role runs tasks.
+    pub fn runs_tasks(self) -> bool {
+        self != NodeRole::Scheduler
+    }
 }
 
 /// How a node is to be started.
@@ -90,6 +100,11 @@ pub struct NodeConfig {
     pub tasks_max: u64,
     /// The record that a scheduler keeps, if it keeps one.
     pub record: Option<RecordConfig>,
+    /// Where a node that may hold the scheduler keeps its identity and the quorum's log; `None` to keep them in memory, so that
+    /// the node is another one whenever it is started.
+    pub data_dir: Option<PathBuf>,
+    /// How many nodes vote on who holds the scheduler, at most: 1, 3 or 5.
+    pub voters: usize,
 }
 
 /// Where a scheduler keeps a record of what it is told.
@@ -126,6 +141,8 @@ impl NodeConfig {
             saturation: Duration::from_millis(10),
             tasks_max: TASKS_MAX,
             record: None,
+            data_dir: None,
+            voters: 3,
         }
     }
 }
@@ -136,18 +153,18 @@ pub enum NodeError {
     /// The mesh could not be started or joined.
     #[error(transparent)]
     Mesh(#[from] MeshError),
-    /// The scheduler's events cannot be recorded as asked.
-    #[error(transparent)]
-    Record(#[from] RecordError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
     /// The mesh has no scheduler.
     #[error("joined the mesh at {0}, but it has no scheduler: start one with `node --role scheduler`")]
     NoScheduler(Multiaddr),
-    /// The mesh has a scheduler already.
-    #[error("the mesh has a scheduler already, node {0}: join it as a worker, without --role scheduler")]
-    AnotherScheduler(NodeId),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The node cannot take part in the quorum.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
     /// A worker was told no node to join.
     #[error("a worker needs a node to join: give --join ADDRESS, such as --join 10.12.0.10:8786")]
     NoJoin,
@@ -183,8 +200,9 @@ pub struct Node {
     locations: LocationView,
     /// Keeps the actors' system alive.
     _host: ActorHost,
-    /// A scheduler's; ends with the node.
-    _recording: Option<Recording>,
+    /// Its part in the quorum, if it may hold the scheduler.
+    candidacy: Option<Candidacy>,
+    leaders: Leaders,
     stopped: watch::Receiver<Option<Stopped>>,
     tasks: Vec<JoinHandle<()>>,
     /// Keeps a worker registered.
@@ -201,24 +219,24 @@ struct Leaving {
 }
 
 impl Node {
-    /// Starts a node on the current tokio runtime. A scheduler is ready on return, a worker is registered.
+    /// Starts a node on the current tokio runtime. On return a worker is registered, and the first node of a mesh holds the
+    /// scheduler. Others that may hold it take part, and need not have found each other yet.
     pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
         if config.role == NodeRole::Worker && config.join.is_empty() {
             return Err(NodeError::NoJoin);
         }
-        let store = match config.role {
-            NodeRole::Worker => Store::start(&config.memory)?,
-            NodeRole::Scheduler => Store::unlimited(),
-        };
+        let store = if config.role.runs_tasks() { Store::start(&config.memory)? } else { Store::unlimited() };
         let role = match config.role {
             NodeRole::Scheduler => Role::Scheduler,
+            NodeRole::Auto => Role::Auto,
             NodeRole::Worker => Role::Worker,
         };
+        let keypair = config.data_dir.as_deref().filter(|_| config.role.may_lead()).map(data_dir::identity).transpose()?;
         let mesh_config = MeshConfig {
-            keypair: None,
+            keypair,
             listen: config.listen.clone(),
             secret: config.secret.clone(),
-            member: MemberInfo { name: config.name.clone(), role },
+            member: MemberInfo { name: config.name.clone(), role, room: room(&config) },
             limits: MeshLimits::default(),
         };
         let served = ServedStore::new(store.clone());
@@ -237,13 +255,6 @@ impl Node {
         store: Arc<Store>,
         served: &ServedStore,
     ) -> Result<Node, NodeError> {
-        let joined = join_any(&mesh, &config.join).await?;
-        let other_scheduler = |member: &Member| member.info.role == Role::Scheduler && member.node != mesh.node();
-        if config.role == NodeRole::Scheduler
-            && let Some(other) = mesh.members().into_iter().find(other_scheduler)
-        {
-            return Err(NodeError::AnotherScheduler(other.node));
-        }
         let host = ActorHost::start()?;
         let locations = LocationView::default();
         let registry = {
@@ -251,53 +262,83 @@ impl Node {
             let runtime = tokio::runtime::Handle::current();
             host.spawn("registry", INBOX_FULL, move |inbox| RegistryActor::new(mesh, view, inbox, runtime))?
         };
+        let leaders = Leaders::new();
         let (stop, stopped) = watch::channel(None);
         let mut tasks = Vec::new();
+        let candidacy = if config.role.may_lead() {
+            let own = own_member(&mesh, &config);
+            let data = config.data_dir.as_deref();
+            Some(Candidacy::start(&mesh, data, config.voters, &own).await?)
+        } else {
+            None
+        };
+        let seat = match &candidacy {
+            Some(candidacy) => {
+                let (office, seat) = open_office(&host, &config, &mesh, &leaders, candidacy)?;
+                tasks.push(tokio::spawn(office.run()));
+                Some(seat)
+            }
+            None => None,
+        };
+        let desk = Desk {
+            mesh: mesh.clone(),
+            registry: registry.clone(),
+            leaders: leaders.clone(),
+            candidacy: candidacy.clone(),
+            seat: seat.clone(),
+            name: config.name.clone(),
+        };
+        // Before joining: others may ask at once.
+        tasks.push(tokio::spawn(desk.watch(events)));
+        let joined = match (join_any(&mesh, &config.join).await, &candidacy) {
+            (Ok(joined), _) => joined,
+            // It has been part of a cluster before: the others may be about to come back too.
+            (Err(error), Some(candidacy)) if !candidacy.quorum.is_new() => {
+                tracing::warn!(%error, "nobody could be joined; waiting for others to come");
+                None
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
+        if let Some((candidacy, seat)) = candidacy.as_ref().zip(seat) {
+            candidacy.take_part(config.role, joined.is_none(), &leaders, seat.term).await?;
+        }
         let mut registering = None;
         let mut leaving = None;
-        let mut recording = None;
-        match config.role {
-            NodeRole::Scheduler => {
-                let inbox;
-                (inbox, recording) = spawn_scheduler(&host, &config)?;
-                tasks.push(tokio::spawn(watch_mesh(events, Some(inbox), registry)));
+        if config.role.runs_tasks() {
+            let leave: Arc<Notify> = Arc::default();
+            let inbox = spawn_worker(&host, &config, &mesh, &leaders, &store, registry, leave.clone())?;
+            served.tell(inbox.clone());
+            let (registered, is_registered) = watch::channel(false);
+            leaving = Some(Leaving { inbox: inbox.clone(), is_registered });
+            tasks.push(tokio::spawn(memory::watch(store.clone(), config.memory.counts_process, {
+                let inbox = inbox.clone();
+                move |status| inbox.push(worker_actor::Input::Event(worker::Event::Status(status)))
+            })));
+            let worker = WorkerLoop {
+                inbox,
+                registered,
+                leave,
+                info: WorkerInfo {
+                    node: mesh.node(),
+                    name: config.name.clone(),
+                    nthreads: config.nthreads.clamp(1, NTHREADS_MAX),
+                    memory_limit: config.memory.limit,
+                    host: host_name(),
+                    resources: config.resources.clone(),
+                },
+                mesh: mesh.clone(),
+                leaders: leaders.clone(),
+                join: config.join.clone(),
+            };
+            let first = worker.register(SCHEDULER_TIMEOUT).await?;
+            if first.is_none() && config.role == NodeRole::Worker {
+                // `joined` is there: a worker has somebody to join.
+                return Err(joined.map_or(NodeError::NoJoin, NodeError::NoScheduler));
             }
-            NodeRole::Worker => {
-                tasks.push(tokio::spawn(watch_mesh(events, None, registry.clone())));
-                let leave: Arc<Notify> = Arc::default();
-                let inbox = spawn_worker(&host, &config, &mesh, &store, registry, leave.clone())?;
-                served.tell(inbox.clone());
-                let (registered, is_registered) = watch::channel(false);
-                leaving = Some(Leaving { inbox: inbox.clone(), is_registered });
-                tasks.push(tokio::spawn(memory::watch(store.clone(), config.memory.counts_process, {
-                    let inbox = inbox.clone();
-                    move |status| inbox.push(worker_actor::Input::Event(worker::Event::Status(status)))
-                })));
-                let worker = WorkerLoop {
-                    inbox,
-                    registered,
-                    leave,
-                    info: WorkerInfo {
-                        node: mesh.node(),
-                        name: config.name.clone(),
-                        nthreads: config.nthreads.clamp(1, NTHREADS_MAX),
-                        memory_limit: config.memory.limit,
-                        host: host_name(),
-                        resources: config.resources.clone(),
-                    },
-                    mesh: mesh.clone(),
-                    join: config.join.clone(),
-                };
-                let link = match worker.register().await? {
-                    Some(link) => link,
-                    // `joined` is there: a worker has somebody to join.
-                    None => return Err(joined.map_or(NodeError::NoJoin, NodeError::NoScheduler)),
-                };
-                registering = Some(tokio::spawn(worker.run(link, stop.clone())));
-            }
+            registering = Some(tokio::spawn(worker.run(first, stop.clone())));
         }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop, mesh.clone())));
-        Ok(Node { mesh, store, locations, _host: host, _recording: recording, stopped, tasks, registering, leaving })
+        Ok(Node { mesh, store, locations, _host: host, candidacy, leaders, stopped, tasks, registering, leaving })
     }
 
     /// This node's id.
@@ -388,7 +429,7 @@ fn host_name() -> String {
 }
 
 /// Joins the first address that answers. The error is the first address's, which is the one a person would look at.
-async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>, MeshError> {
+pub(crate) async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>, MeshError> {
     let mut first_error = None;
     for addr in addrs {
         match mesh.join(addr).await {
@@ -405,37 +446,61 @@ async fn join_any(mesh: &Mesh, addrs: &[Multiaddr]) -> Result<Option<Multiaddr>,
     first_error.map_or(Ok(None), Err)
 }
 
-fn spawn_scheduler(
+/// How much the node can hold, in megabytes, as others are told.
+fn room(config: &NodeConfig) -> u64 {
+    let limit = if config.memory.limit == 0 { memory::of_machine() } else { config.memory.limit };
+    limit >> 20
+}
+
+/// This node as others will see it.
+fn own_member(mesh: &Mesh, config: &NodeConfig) -> Member {
+    let role = if config.role == NodeRole::Scheduler { Role::Scheduler } else { Role::Auto };
+    let info = MemberInfo { name: config.name.clone(), role, room: room(config) };
+    Member { node: mesh.node(), info, addrs: mesh.listen_addrs(), incarnation: 0 }
+}
+
+/// Where peers of the scheduler are sent, on a node that may hold it.
+#[derive(Clone)]
+struct Seat {
+    inbox: Inbox<scheduler_actor::Input>,
+    /// In which term this node holds the scheduler, if it does.
+    term: watch::Receiver<Option<Term>>,
+}
+
+fn open_office(
     host: &ActorHost,
     config: &NodeConfig,
-) -> Result<(Inbox<scheduler_actor::Input>, Option<Recording>), NodeError> {
-    let header = Header {
-        config: scheduler::Config {
-            kinds: Tasks::linked().infos(),
-            allowed_failures: config.allowed_failures,
-            saturation_us: u64::try_from(config.saturation.as_micros()).unwrap_or(u64::MAX).clamp(1, SATURATION_US_MAX),
-            tasks_max: config.tasks_max,
-            ..scheduler::Config::default()
-        },
-        term: TERM,
-        first_job: JobId(rand::random()),
-        has_ledger: false,
-        started_unix_ms: SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |time| time.as_millis() as u64),
+    mesh: &Mesh,
+    leaders: &Leaders,
+    candidacy: &Candidacy,
+) -> Result<(Office, Seat), NodeError> {
+    let scheduler_config = scheduler::Config {
+        kinds: Tasks::linked().infos(),
+        allowed_failures: config.allowed_failures,
+        saturation_us: u64::try_from(config.saturation.as_micros()).unwrap_or(u64::MAX).clamp(1, SATURATION_US_MAX),
+        tasks_max: config.tasks_max,
+        ..scheduler::Config::default()
     };
-    let machine = header.scheduler();
-    let record = config.record.as_ref();
-    let recording = record.map(|record| Recording::start(&record.path, &header, record.limit_bytes)).transpose()?;
-    let recorder = recording.as_ref().map(Recording::recorder);
-    let inbox = host.spawn("scheduler", INBOX_FULL, move |_| SchedulerActor::new(machine, recorder))?;
-    Ok((inbox, recording))
+    let runtime = tokio::runtime::Handle::current();
+    let inbox = host.spawn("scheduler", INBOX_FULL, move |inbox| SchedulerActor::new(inbox, runtime))?;
+    let (term, seen) = watch::channel(None);
+    let office = Office {
+        candidacy: candidacy.clone(),
+        mesh: mesh.clone(),
+        leaders: leaders.clone(),
+        inbox: inbox.clone(),
+        config: scheduler_config,
+        record: config.record.clone(),
+        term,
+    };
+    Ok((office, Seat { inbox, term: seen }))
 }
 
 fn spawn_worker(
     host: &ActorHost,
     config: &NodeConfig,
     mesh: &Mesh,
+    leaders: &Leaders,
     store: &Arc<Store>,
     registry: Inbox<registry_actor::Input>,
     leave: Arc<Notify>,
@@ -458,7 +523,13 @@ fn spawn_worker(
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
     let nested: Arc<dyn std::any::Any + Send + Sync> =
-        Arc::new(Nested::new(mesh.clone(), config.name.clone(), config.memory.clone(), runtime.clone()));
+        Arc::new(Nested::new(
+            mesh.clone(),
+            leaders.clone(),
+            config.name.clone(),
+            config.memory.clone(),
+            runtime.clone(),
+        ));
     let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(nested), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {
@@ -491,62 +562,87 @@ async fn watch_faults(
     }
 }
 
-/// Takes what the mesh tells. Links of workers and clients go to the scheduler if there is one here, and are refused if
-/// not.
-async fn watch_mesh(
-    mut events: mpsc::Receiver<MeshEvent>,
-    scheduler: Option<Inbox<scheduler_actor::Input>>,
+/// What a node answers to others with.
+#[derive(Clone)]
+struct Desk {
+    mesh: Mesh,
     registry: Inbox<registry_actor::Input>,
-) {
-    while let Some(event) = events.recv().await {
-        match event {
-            MeshEvent::MemberUp(member) => {
-                tracing::info!(node = %member.node, name = %member.info.name, role = ?member.info.role, "member up");
-                if member.info.role != Role::Client {
-                    registry.push(registry_actor::Input::NodeUp(member.node));
-                }
-            }
-            MeshEvent::MemberDown { node, reason } => {
-                tracing::info!(%node, ?reason, "member down");
-                registry.push(registry_actor::Input::NodeDown(node));
-                if let Some(scheduler) = &scheduler {
-                    scheduler.push(scheduler_actor::Input::NodeDown { node });
-                }
-            }
-            MeshEvent::Link { link, hello } => {
-                tokio::spawn(accept(link, hello, scheduler.clone(), registry.clone()));
-            }
-            MeshEvent::Refused { addr, refusal } => tracing::warn!(%addr, %refusal, "a peer was not admitted"),
-        }
-    }
+    leaders: Leaders,
+    candidacy: Option<Candidacy>,
+    seat: Option<Seat>,
+    name: String,
 }
 
-/// Answers the hello of a link that another node opened, and serves it to its end.
-async fn accept(
-    link: Link,
-    hello: Bytes,
-    scheduler: Option<Inbox<scheduler_actor::Input>>,
-    registry: Inbox<registry_actor::Input>,
-) {
-    let refusal = match (postcard::from_bytes::<Hello>(&hello), scheduler) {
-        (Ok(Hello::Registry), _) => return registry_actor::serve(link, registry).await,
-        (Ok(Hello::Worker { info, kinds }), Some(scheduler)) => {
-            if info.node != link.peer {
-                Refusal::BadHello
-            } else if let Err(refusal) = compare_kinds(&kinds, &Tasks::linked().infos()) {
-                refusal
-            } else {
-                return serve_worker(link, info, scheduler).await;
+impl Desk {
+    /// Takes what the mesh tells.
+    async fn watch(self, mut events: mpsc::Receiver<MeshEvent>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                MeshEvent::MemberUp(member) => {
+                    tracing::info!(node = %member.node, name = %member.info.name, role = ?member.info.role, "member up");
+                    self.leaders.is_up(&member);
+                    if let Some(candidacy) = &self.candidacy {
+                        candidacy.tell_members();
+                    }
+                    if member.info.role != Role::Client {
+                        self.registry.push(registry_actor::Input::NodeUp(member.node));
+                    }
+                }
+                MeshEvent::MemberDown { node, reason } => {
+                    tracing::info!(%node, ?reason, "member down");
+                    self.leaders.is_down(node, reason);
+                    if let Some(candidacy) = &self.candidacy {
+                        candidacy.quorum.is_down(node);
+                        candidacy.tell_members();
+                    }
+                    self.registry.push(registry_actor::Input::NodeDown(node));
+                    if let Some(seat) = &self.seat {
+                        seat.inbox.push(scheduler_actor::Input::NodeDown { node });
+                    }
+                }
+                MeshEvent::Link { link, hello } => drop(tokio::spawn(self.clone().accept(link, hello))),
+                MeshEvent::Refused { addr, refusal } => tracing::warn!(%addr, %refusal, "a peer was not admitted"),
             }
         }
-        (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler).await,
-        (Ok(_), None) => Refusal::NotScheduler,
-        (Err(_), _) => Refusal::BadHello,
-    };
-    tracing::warn!(peer = %link.peer, %refusal, "refused a link");
-    if let Ok(frame) = encode_one(&Welcome::Refused(refusal)) {
-        // The peer may have gone meanwhile.
-        let _ = link.tx.send(frame).await;
+    }
+
+    /// Answers the hello of a link that another node, or this one, has opened, and serves it to its end.
+    async fn accept(self, link: Link, hello: Bytes) {
+        let in_office = self.seat.filter(|seat| seat.term.borrow().is_some()).map(|seat| seat.inbox);
+        let refusal = match (postcard::from_bytes::<Hello>(&hello), in_office) {
+            (Ok(Hello::Registry), _) => return registry_actor::serve(link, self.registry).await,
+            (Ok(Hello::Leads { term }), _) => return self.leaders.hear(term, link.peer),
+            (Ok(Hello::Status), _) => {
+                let status = NodeStatus::gather(&self.mesh, &self.name, &self.leaders, self.candidacy.as_ref());
+                return status::answer(link, &status).await;
+            }
+            (Ok(Hello::Quorum), _) if let Some(candidacy) = self.candidacy => {
+                return quorum_link::serve(link, candidacy.quorum).await;
+            }
+            (Ok(Hello::Worker { info, kinds }), Some(scheduler)) => {
+                if info.node != link.peer {
+                    Refusal::BadHello
+                } else if let Err(refusal) = compare_kinds(&kinds, &Tasks::linked().infos()) {
+                    refusal
+                } else {
+                    return serve_worker(link, info, scheduler).await;
+                }
+            }
+            (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler).await,
+            (Ok(_), _) => {
+                let leader = self.candidacy.and_then(|candidacy| candidacy.leader()).or_else(|| self.leaders.known());
+                Refusal::NotScheduler { leader: leader.filter(|(_, node)| *node != self.mesh.node()) }
+            }
+            (Err(_), _) => Refusal::BadHello,
+        };
+        match &refusal {
+            Refusal::NotScheduler { .. } => tracing::debug!(peer = %link.peer, "sent on to the scheduler"),
+            refusal => tracing::warn!(peer = %link.peer, %refusal, "refused a link"),
+        }
+        if let Ok(frame) = encode_one(&Welcome::Refused(refusal)) {
+            // The peer may have gone meanwhile.
+            let _ = link.tx.send(frame).await;
+        }
     }
 }
 
@@ -556,11 +652,11 @@ async fn serve_worker(link: Link, mut info: WorkerInfo, inbox: Inbox<scheduler_a
     let outbox = Outbox::new();
     let (welcome, worker) = oneshot::channel();
     inbox.extend_when_free([Input::WorkerLink { info, outbox: outbox.clone(), welcome }]).await;
-    let Ok(worker) = worker.await else { return };
-    let Ok(frame) = encode_one(&Welcome::Worker { worker, term: TERM }) else { return };
+    let Ok((worker, term)) = worker.await else { return };
+    let Ok(frame) = encode_one(&Welcome::Worker { worker, term }) else { return };
     if link.tx.send(frame).await.is_ok() {
-        outbox.start(link.tx);
-        let mut messages = MessageReceiver::new(link.rx);
+        outbox.start(link.tx, term);
+        let mut messages = MessageReceiver::new(link.rx, term);
         while let Some(messages) = next_messages(&mut messages, link.peer).await {
             inbox.extend_when_free([Input::FromWorker { worker, messages }]).await;
         }
@@ -572,14 +668,14 @@ async fn serve_client(link: Link, name: String, inbox: Inbox<scheduler_actor::In
     use scheduler_actor::Input;
     let outbox = Outbox::new();
     let (welcome, client) = oneshot::channel();
-    inbox.extend_when_free([Input::ClientLink { outbox: outbox.clone(), welcome }]).await;
-    let Ok(client) = client.await else { return };
+    inbox.extend_when_free([Input::ClientLink { node: link.peer, outbox: outbox.clone(), welcome }]).await;
+    let Ok((client, term)) = client.await else { return };
     tracing::info!(client = client.0, peer = %link.peer, name, "client connected");
     let kinds = Tasks::linked().infos();
-    let Ok(frame) = encode_one(&Welcome::Client { client, term: TERM, kinds }) else { return };
+    let Ok(frame) = encode_one(&Welcome::Client { client, term, kinds }) else { return };
     if link.tx.send(frame).await.is_ok() {
-        outbox.start(link.tx);
-        let mut messages = MessageReceiver::new(link.rx);
+        outbox.start(link.tx, term);
+        let mut messages = MessageReceiver::new(link.rx, term);
         while let Some(messages) = next_messages(&mut messages, link.peer).await {
             inbox.extend_when_free([Input::FromClient { client, messages }]).await;
         }
@@ -588,7 +684,7 @@ async fn serve_client(link: Link, name: String, inbox: Inbox<scheduler_actor::In
 }
 
 /// The next messages; `None` when the link is closed, or carries what is no message.
-async fn next_messages<M: serde::de::DeserializeOwned>(
+pub(crate) async fn next_messages<M: serde::de::DeserializeOwned>(
     messages: &mut MessageReceiver<M>,
     peer: NodeId,
 ) -> Option<Vec<M>> {
@@ -598,112 +694,5 @@ async fn next_messages<M: serde::de::DeserializeOwned>(
             tracing::warn!(%error, "a link is closed");
             None
         }
-    }
-}
-
-/// Keeps a worker registered at the mesh's scheduler.
-struct WorkerLoop {
-    inbox: Inbox<worker_actor::Input>,
-    info: WorkerInfo,
-    mesh: Mesh,
-    join: Vec<Multiaddr>,
-    registered: watch::Sender<bool>,
-    /// Told when the scheduler has let the worker go.
-    leave: Arc<Notify>,
-}
-
-impl WorkerLoop {
-    /// Registers at the scheduler; `None` if the mesh shows none in time.
-    async fn register(&self) -> Result<Option<Link>, NodeError> {
-        let hello = Hello::Worker { info: self.info.clone(), kinds: Tasks::linked().infos() };
-        match open_to_scheduler(&self.mesh, &hello).await? {
-            Some((link, Welcome::Worker { worker, .. })) => {
-                tracing::info!(worker = worker.0, scheduler = %link.peer, "registered at the scheduler");
-                Ok(Some(link))
-            }
-            Some((_, Welcome::Refused(refusal))) => Err(NodeError::Refused(refusal)),
-            Some((_, Welcome::Client { .. })) => Err(NodeError::Refused(Refusal::BadHello)),
-            None => Ok(None),
-        }
-    }
-
-    /// Until the scheduler lets the worker go, or refuses it.
-    async fn run(self, link: Link, stop: watch::Sender<Option<Stopped>>) {
-        let reason = tokio::select! {
-            refusal = self.stay_registered(link) => Stopped::Refused(refusal),
-            () = self.leave.notified() => {
-                tracing::info!("the scheduler has let this worker go");
-                self.mesh.shutdown().await;
-                Stopped::Retired
-            }
-        };
-        stop.send_replace(Some(reason));
-    }
-
-    async fn stay_registered(&self, link: Link) -> Refusal {
-        self.serve(link).await;
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match self.register().await {
-                Ok(Some(link)) => {
-                    pause = Duration::from_millis(50);
-                    self.serve(link).await;
-                }
-                Err(NodeError::Refused(refusal @ Refusal::TasksDiffer { .. })) => return refusal,
-                Ok(None) => tracing::warn!("the mesh has no scheduler; looking again"),
-                Err(error) => tracing::warn!(%error, "could not register; trying again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
-            if let Err(error) = join_any(&self.mesh, &self.join).await {
-                tracing::debug!(%error, "could not join again");
-            }
-        }
-    }
-
-    /// Reads the scheduler's link to its end.
-    async fn serve(&self, link: Link) {
-        use worker_actor::Input;
-        let outbox = Outbox::new();
-        outbox.start(link.tx);
-        self.inbox.extend_when_free([Input::Registered { outbox: outbox.clone() }]).await;
-        self.registered.send_replace(true);
-        let mut messages = MessageReceiver::new(link.rx);
-        while let Some(messages) = next_messages(&mut messages, link.peer).await {
-            self.inbox.extend_when_free([Input::FromScheduler(messages)]).await;
-        }
-        tracing::warn!("the link to the scheduler is closed");
-        outbox.close();
-        self.registered.send_replace(false);
-        self.inbox.push(Input::SchedulerLost);
-    }
-}
-
-/// Opens a link to the mesh's scheduler and gives its answer; `None` if the mesh shows no scheduler in time.
-pub(crate) async fn open_to_scheduler(mesh: &Mesh, hello: &Hello) -> Result<Option<(Link, Welcome)>, MeshError> {
-    let Some(scheduler) = find_scheduler(mesh).await else { return Ok(None) };
-    let hello = encode_one(hello).map_err(|error| MeshError::Protocol { node: scheduler, why: error.to_string() })?;
-    let mut link = mesh.open_link(scheduler, hello).await?;
-    let answer = timeout(HELLO_TIMEOUT, link.rx.recv()).await.ok().flatten();
-    let welcome = answer.and_then(|frame| postcard::from_bytes::<Welcome>(&frame).ok());
-    match welcome {
-        Some(welcome) => Ok(Some((link, welcome))),
-        None => Err(MeshError::Protocol { node: scheduler, why: "it did not answer a hello".to_owned() }),
-    }
-}
-
-/// The scheduler's node, once gossip has told of it.
-async fn find_scheduler(mesh: &Mesh) -> Option<NodeId> {
-    let deadline = tokio::time::Instant::now() + SCHEDULER_TIMEOUT;
-    loop {
-        let schedulers = mesh.members().into_iter().filter(|member| member.info.role == Role::Scheduler);
-        // One that was restarted may for a moment be known beside what it was.
-        if let Some(member) = schedulers.max_by_key(|member| member.incarnation) {
-            return Some(member.node);
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return None;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -12,7 +12,7 @@ use starling_runtime::task::ClientError;
 use tokio::sync::oneshot;
 
 use super::sending::Queued;
-use super::{Client, IDS_MAX, UNSENT_FROM};
+use super::{Client, IDS_MAX, Question, UNSENT_FROM};
 
 /// How many workers an error names.
 const NAMED_MAX: usize = 16;
@@ -39,8 +39,9 @@ impl Client {
             let mut state = self.lock();
             state.check_not_lost()?;
             let token = state.next_token();
-            state.answers.insert(token, answer);
-            state.queue.push_back(Queued::Message(message(token)));
+            let message = message(token);
+            state.answers.insert(token, Question { message: message.clone(), answer });
+            state.queue.push_back(Queued::Message(message));
             Asked { client: self, token }
         };
         self.queued.notify_one();
@@ -101,6 +102,7 @@ impl Client {
     pub(crate) fn cancel_tasks(&self, tasks: impl IntoIterator<Item = TaskId>) {
         let is_sent = |task: &TaskId| task.job == self.job && task.index < UNSENT_FROM;
         let tasks: Vec<TaskId> = tasks.into_iter().filter(is_sent).collect();
+        self.lock().give_up(tasks.iter().map(|task| task.index));
         self.say(tasks.chunks(IDS_MAX).map(|tasks| FromClient::Cancel { tasks: tasks.to_vec() }));
     }
 
@@ -109,6 +111,8 @@ impl Client {
     pub(crate) fn cancel_job(&self) {
         let message = FromClient::CancelJob { job: self.job };
         let mut state = self.lock();
+        let all: Vec<u32> = state.tasks.keys().copied().filter(|index| *index < UNSENT_FROM).collect();
+        state.give_up(all.into_iter());
         if state.is_far_ahead() {
             state.urgent = Some(message.clone());
         }

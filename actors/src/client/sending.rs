@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, Weak};
 
-use starling_core::ids::{TaskId, WorkerId};
+use bytes::Bytes;
+use starling_core::ids::{TaskId, Term, WorkerId};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::FromClient;
 use starling_runtime::mesh::{LinkError, LinkSender};
 use tokio::sync::oneshot;
 
 use super::{Client, IDS_MAX, State};
-use crate::link::encode_one;
+use crate::link::frame_with;
 
 /// How many tasks go in one submission.
 const SUBMIT_TASKS: usize = 2048;
@@ -50,25 +51,41 @@ impl State {
 }
 
 impl Client {
-    /// Sends what is queued until the link or the client is gone. Holds the client only while it sends, so that
-    /// dropping the client ends this.
-    pub(crate) async fn send_queued(client: Weak<Client>, link: LinkSender) {
+    /// Sends what is queued over a link of this term, until the link or the client is gone. Holds the client only while it sends,
+    /// so that dropping the client ends this.
+    pub(crate) async fn send_queued(client: Weak<Client>, link: LinkSender, term: Term) {
         loop {
             let Some(this) = client.upgrade() else { return };
+            if link.is_closed() {
+                return;
+            }
             match this.next_to_send() {
                 Next::End => return,
                 Next::Wait => {
                     let queued = Arc::clone(&this.queued);
                     drop(this);
-                    queued.notified().await;
-                }
-                Next::Send(queue) => {
-                    if let Err(error) = this.send_all(queue, &link).await {
-                        this.lose(&error.to_string());
-                        return;
+                    tokio::select! {
+                        () = queued.notified() => {}
+                        () = link.closed() => return,
                     }
                 }
+                Next::Send(queue) => {
+                    let mut sending = Sending { client: &this, link: &link, term, failure: None };
+                    sending.send_all(queue).await;
+                    if let Some(failure) = sending.failure {
+                        return this.could_not_send(&failure);
+                    }
+                    this.tidy();
+                }
             }
+        }
+    }
+
+    /// A link that is gone is opened anew; what cannot be said at all is a fault of ours.
+    fn could_not_send(&self, failure: &SendError) {
+        match failure {
+            SendError::Link(LinkError::Closed) => {}
+            failure => self.lose(&failure.to_string()),
         }
     }
 
@@ -87,67 +104,110 @@ impl Client {
         let count = state.queue.len().min(TAKEN_MAX);
         Next::Send(state.queue.drain(..count).collect())
     }
+}
 
-    async fn send_all(&self, queue: Vec<Queued>, link: &LinkSender) -> Result<(), SendError> {
+/// A part of the queue on its way. All of it is accounted for, even if the link fails in the middle: then what was to be sent will
+/// be said again.
+struct Sending<'a> {
+    client: &'a Client,
+    link: &'a LinkSender,
+    term: Term,
+    failure: Option<SendError>,
+}
+
+impl Sending<'_> {
+    async fn send_all(&mut self, queue: Vec<Queued>) {
         let mut tasks: Vec<TaskSpec> = Vec::new();
         let mut bytes = 0;
         let mut released = Vec::new();
         for queued in queue {
             match queued {
                 Queued::Task(spec) => {
-                    self.send_released(&mut released, link).await?;
+                    self.send_released(&mut released).await;
                     bytes += spec.payload.len();
                     tasks.push(spec);
                     if tasks.len() >= SUBMIT_TASKS || bytes >= SUBMIT_BYTES {
-                        self.send_tasks(&mut tasks, link).await?;
+                        self.send_tasks(&mut tasks).await;
                         bytes = 0;
                     }
                 }
                 Queued::Release(task) => {
-                    self.send_tasks(&mut tasks, link).await?;
+                    self.send_tasks(&mut tasks).await;
                     bytes = 0;
                     released.push(task);
                 }
                 Queued::Scatter { index, placed } => {
-                    self.send_released(&mut released, link).await?;
-                    self.send_tasks(&mut tasks, link).await?;
+                    self.send_released(&mut released).await;
+                    self.send_tasks(&mut tasks).await;
                     bytes = 0;
                     let at = placed.await.unwrap_or_default();
                     let (holders, nbytes) = at.map_or((Vec::new(), 0), |(worker, nbytes)| (vec![worker], nbytes));
                     let values = vec![(index, nbytes, holders)];
-                    send(link, &FromClient::Scattered { job: self.job, values }).await?;
+                    self.send_kept(&FromClient::Scattered { job: self.client.job, values }, index + 1).await;
                 }
                 Queued::Message(message) => {
-                    self.send_released(&mut released, link).await?;
-                    self.send_tasks(&mut tasks, link).await?;
+                    self.send_released(&mut released).await;
+                    self.send_tasks(&mut tasks).await;
                     bytes = 0;
-                    send(link, &message).await?;
+                    self.send(&message).await;
                 }
             }
         }
-        self.send_released(&mut released, link).await?;
-        self.send_tasks(&mut tasks, link).await
+        self.send_released(&mut released).await;
+        self.send_tasks(&mut tasks).await;
     }
 
-    async fn send_tasks(&self, tasks: &mut Vec<TaskSpec>, link: &LinkSender) -> Result<(), SendError> {
-        let Some(last) = tasks.last() else { return Ok(()) };
+    async fn send_tasks(&mut self, tasks: &mut Vec<TaskSpec>) {
+        let Some(last) = tasks.last() else { return };
+        let end = last.task.index + 1;
         let token = {
-            let mut state = self.lock();
+            let mut state = self.client.lock();
             let token = state.next_token();
-            state.sent = last.task.index + 1;
-            let sent = state.sent;
-            state.submissions.insert(token, sent);
+            state.sent = end;
+            state.submissions.insert(token, end);
             token
         };
-        let tasks = std::mem::take(tasks);
-        send(link, &FromClient::Submit { job: self.job, token, kinds: Vec::new(), tasks }).await
+        let (job, tasks) = (self.client.job, std::mem::take(tasks));
+        self.send_kept(&FromClient::Submit { job, token, kinds: Vec::new(), tasks }, end).await;
     }
 
-    async fn send_released(&self, released: &mut Vec<TaskId>, link: &LinkSender) -> Result<(), SendError> {
+    async fn send_released(&mut self, released: &mut Vec<TaskId>) {
         for tasks in std::mem::take(released).chunks(IDS_MAX) {
-            send(link, &FromClient::Release { tasks: tasks.to_vec() }).await?;
+            self.send(&FromClient::Release { tasks: tasks.to_vec() }).await;
         }
-        Ok(())
+    }
+
+    /// Sends what may have to be said again. With it, all numbers below `end` have been said.
+    async fn send_kept(&mut self, message: &FromClient, end: u32) {
+        match frame_with(self.term, message) {
+            Ok(frame) => {
+                let mut state = self.client.lock();
+                state.said = end;
+                state.open_graph.push(frame.clone());
+                drop(state);
+                self.send_frame(frame).await;
+            }
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    async fn send(&mut self, message: &FromClient) {
+        match frame_with(self.term, message) {
+            Ok(frame) => self.send_frame(frame).await,
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    async fn send_frame(&mut self, frame: Bytes) {
+        if self.failure.is_none()
+            && let Err(error) = self.link.send(frame).await
+        {
+            self.fail(error.into());
+        }
+    }
+
+    fn fail(&mut self, failure: SendError) {
+        self.failure.get_or_insert(failure);
     }
 }
 
@@ -157,8 +217,4 @@ enum SendError {
     Link(#[from] LinkError),
     #[error("a message cannot be encoded: {0}")]
     Encode(#[from] postcard::Error),
-}
-
-async fn send(link: &LinkSender, message: &FromClient) -> Result<(), SendError> {
-    Ok(link.send(encode_one(message)?).await?)
 }

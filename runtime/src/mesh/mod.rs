@@ -46,6 +46,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 pub use addr::{DEFAULT_PORT, node_of, parse_addr, peer_of};
 pub use admission::Refusal;
 pub use error::MeshError;
+pub use libp2p::multiaddr::Protocol;
 pub use libp2p::{Multiaddr, identity};
 pub use link::{Link, LinkError, LinkReceiver, LinkSender};
 
@@ -58,8 +59,10 @@ use crate::value::Encoded;
 /// What a member is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
-    /// Places tasks.
+    /// Places tasks, before others that could.
     Scheduler,
+    /// Runs tasks, and places them when it is elected to.
+    Auto,
     /// Runs tasks.
     Worker,
     /// Submits tasks.
@@ -73,6 +76,8 @@ pub struct MemberInfo {
     pub name: String,
     /// What it is for.
     pub role: Role,
+    /// How much it can hold, in megabytes of memory.
+    pub room: u64,
 }
 
 /// A live member.
