@@ -19,11 +19,11 @@
 //! asked for it. When its assignment goes without an output, those that wait for it are given back, unless somebody else
 //! can be asked.
 //!
-//! **Copies.** The scheduler knows of every output in this worker's store, because each one is reported when it comes:
-//! `Finished` for a computed one, `Replica` for a fetched one. It goes when the scheduler says so, but never while an
-//! assignment here needs it, nor while a fetch or an execution may still write it. What was fetched for an assignment that
-//! is gone when it comes is dropped without a word; what the scheduler itself wanted to be copied here
-//! ([`ToWorker::Acquire`]) stays, and is answered for, whoever else waits for it.
+//! **Copies.** The scheduler knows of every output in this worker's store, because each one is reported when it comes
+//! (`Finished` for a computed one, `Replica` for a fetched one), or was here when the worker registered. It goes when the
+//! scheduler says so, but never while an assignment here needs it, nor while a fetch or an execution may still write it.
+//! What was fetched for an assignment that is gone when it comes is dropped without a word; what the scheduler itself wanted
+//! to be copied here ([`ToWorker::Acquire`]) stays, and is answered for, whoever else waits for it.
 //!
 //! **Parts.** A task may take one part of an input, and then only this part is fetched, under its own key, unless the whole
 //! is here, is assigned here or is said to be here. The scheduler never hears of parts: a fetched one is no copy of the

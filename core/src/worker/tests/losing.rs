@@ -58,6 +58,26 @@ fn what_was_put_or_computed_last_is_what_is_here() {
 }
 
 #[test]
+fn what_is_fetched_is_of_the_newest_try_that_was_spoken_of_before_it_was_asked_for() {
+    let mut env = Env::with(1, 1, 1_000);
+    env.compute(0, &[(9, &[1])]);
+    let spoken_of = |attempt, index, holder: &[u32]| {
+        let mut assignment = assignment(index, &[(8, holder)]);
+        assignment.inputs[0].attempt = Attempt(attempt);
+        assignment
+    };
+    [spoken_of(4, 1, &[2]), spoken_of(5, 2, &[2]), spoken_of(3, 3, &[2])].into_iter().for_each(|it| env.assign(it));
+    env.fetched(1, &[(9, None)]);
+    env.expect(&["fetch 9 from 1", "> missing for 0#1: 9 not at 1", "fetch 8 from 2"]);
+    env.assign(spoken_of(6, 4, &[3]));
+    env.fetched(2, &[(8, Some(10))]);
+    env.take();
+    env.lost();
+    env.registered();
+    env.expect(&["> has 8#5 10; runs 1#1"]);
+}
+
+#[test]
 fn what_was_to_be_computed_and_came_by_a_fetch_is_of_the_try_that_was_told() {
     let mut env = Env::new(1);
     env.compute(0, &[]);
