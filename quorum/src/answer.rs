@@ -84,8 +84,10 @@ impl Shared {
         self.check_leader(&vote)?;
         let hearing = self.wire.lease.hear();
         let answer = self.raft.append_entries(append).await.map_err(|_| Refusal::Stopped)?;
-        if !matches!(answer, AppendResponse::HigherVote(_)) {
-            hearing.is_heard(Instant::now());
+        if matches!(answer, AppendResponse::HigherVote(_)) {
+            hearing.is_refused();
+        } else {
+            hearing.is_heard();
             self.wire.lease.promise(vote.leader_id.term);
         }
         Ok(answer)
@@ -130,8 +132,10 @@ impl Shared {
         let done = self.raft.install_full_snapshot(piece.vote, snapshot).await;
         let done = done.map_err(|_| Refusal::Stopped)?;
         if done.vote == piece.vote {
-            hearing.is_heard(Instant::now());
+            hearing.is_heard();
             self.wire.lease.promise(piece.vote.leader_id.term);
+        } else {
+            hearing.is_refused();
         }
         Ok(Answer::Snapshot(done.into()))
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::members;
 use crate::node::{configs, locked};
-use crate::raft::{AppendResponse, Metrics};
+use crate::raft::{AppendResponse, Metrics, Vote};
 use crate::shared::Shared;
 use crate::wire::{Answer, Ask};
 
@@ -65,6 +65,8 @@ struct Driver {
     beat_at: Instant,
     beats: u32,
     stand_at: Instant,
+    /// The vote that this node has seen last.
+    vote: Vote,
     /// Elections since a leader was last heard.
     tries: u32,
     is_polling: bool,
@@ -91,6 +93,7 @@ impl Driver {
             beat_at: now,
             beats: 0,
             stand_at: now,
+            vote: Vote::default(),
             tries: 0,
             is_polling: false,
             is_changing: false,
@@ -268,6 +271,13 @@ impl Driver {
                 self.stand_at = now + pace.lease;
             }
             return self.look_at(self.stand_at);
+        }
+        if self.vote != metrics.vote {
+            self.vote = metrics.vote;
+            if metrics.vote.leader_id.voted_for != Some(node) {
+                // Whom this node has just voted for has the time to win.
+                self.stand_at = self.stand_at.max(now + self.pause(&voters));
+            }
         }
         let wait = self.wait(metrics, &voters);
         let quiet = self.shared.wire.lease.quiet(now);

@@ -88,7 +88,7 @@ impl Lease {
     /// A leader's request begins to be answered. While any is, this node does not stand.
     pub(crate) fn hear(&self) -> Hearing<'_> {
         self.state().hearing += 1;
-        Hearing(self)
+        Hearing { lease: self, is_refused: false }
     }
 
     /// For how long no leader was heard.
@@ -110,26 +110,38 @@ impl Lease {
     }
 }
 
-/// A leader's request that is being answered.
-pub(crate) struct Hearing<'l>(&'l Lease);
+/// A leader's request that is being answered. If nobody waits for the answer any more, it counts as heard.
+pub(crate) struct Hearing<'l> {
+    lease: &'l Lease,
+    is_refused: bool,
+}
 
 impl Hearing<'_> {
     /// The leader was heard: it may count on this node for a lease from now on.
-    pub(crate) fn is_heard(&self, now: Instant) {
-        let mut state = self.0.state();
-        state.heard = state.heard.max(now);
+    pub(crate) fn is_heard(self) {
+        drop(self);
+    }
+
+    /// The request was refused: it is not a leader's any more.
+    pub(crate) fn is_refused(mut self) {
+        self.is_refused = true;
     }
 }
 
 impl Drop for Hearing<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.lease.state();
         state.hearing = state.hearing.saturating_sub(1);
+        if !self.is_refused {
+            state.heard = state.heard.max(Instant::now());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(1);
@@ -173,17 +185,20 @@ mod tests {
         );
     }
 
-    #[test]
-    fn nobody_stands_while_a_leader_is_heard_or_has_just_been() {
-        let start = Instant::now();
-        let lease = Lease::new(start);
-        assert_eq!(lease.stand_unless_heard(start, LEASE, || ()), None);
-        let late = start + LEASE;
+    #[tokio::test(start_paused = true)]
+    async fn nobody_stands_while_a_leader_is_heard_or_has_just_been() {
+        let lease = Lease::new(Instant::now());
+        let stand = || lease.stand_unless_heard(Instant::now(), LEASE, || ());
+        assert_eq!(stand(), None, "it may have heard one before it started");
+        advance(LEASE).await;
         let hearing = lease.hear();
-        assert_eq!((lease.stand_unless_heard(late, LEASE, || ()), lease.quiet(late)), (None, Duration::ZERO));
-        drop(hearing);
-        assert_eq!(lease.stand_unless_heard(late, LEASE, || ()), Some(()), "it was refused");
-        lease.hear().is_heard(late);
-        assert_eq!(lease.stand_unless_heard(late + LEASE / 2, LEASE, || ()), None);
+        assert_eq!((stand(), lease.quiet(Instant::now())), (None, Duration::ZERO));
+        hearing.is_refused();
+        assert_eq!((stand(), lease.quiet(Instant::now())), (Some(()), LEASE));
+        lease.hear().is_heard();
+        advance(LEASE / 2).await;
+        assert_eq!((stand(), lease.quiet(Instant::now())), (None, LEASE / 2));
+        drop(lease.hear());
+        assert_eq!(lease.quiet(Instant::now()), Duration::ZERO, "nobody knows what came of it");
     }
 }

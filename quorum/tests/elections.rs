@@ -74,6 +74,7 @@ async fn a_hint_that_the_leader_is_down_makes_it_faster_and_never_faster_than_th
         net.cluster(3).await;
         let dead = Instant::now();
         net.kill(1);
+        sleep(Duration::from_millis(1)).await;
         if is_told {
             net.all().iter().for_each(|node| node.is_down(id(1)));
         }
