@@ -10,10 +10,12 @@
 //! - [`graph`]: a named task graph, checked before it is sent; [`order`]: the order in which tasks should run.
 //! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
 //! - [`failure`]: why a task has no result; [`explain`]: why it does not run.
+//! - [`ledger`]: what a quorum of nodes remembers for schedulers to come; [`election`]: who votes, and who stands first.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
 //! - [`record`]: a scheduler's event log, and its replay.
 //! - [`fixed`]: hash maps without a random seed.
 
+pub mod election;
 pub mod explain;
 pub mod failure;
 pub mod fixed;
