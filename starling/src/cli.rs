@@ -14,7 +14,7 @@ use starling_core::ids::TaskId;
 use starling_core::record::ReadError;
 use starling_runtime::secret::SecretError;
 use starling_runtime::store::MemoryConfigError;
-use starling_runtime::task::ClientError;
+use starling_runtime::task::{ClientError, JsonCallError, JsonResultError};
 use tracing_subscriber::EnvFilter;
 
 mod ask;
@@ -27,6 +27,7 @@ mod replay;
 mod serve;
 #[cfg(feature = "frame")]
 mod sql;
+mod submit;
 
 use config::ConfigError;
 
@@ -57,6 +58,8 @@ enum Command {
     Explain(ask::ExplainOptions),
     /// Let workers of a running cluster leave, once what only they hold is elsewhere and their tasks are done.
     Retire(ask::RetireOptions),
+    /// Run a task that this program holds on a running cluster, and print its result as JSON.
+    Submit(submit::SubmitOptions),
     /// Copy a file to nodes of a running cluster.
     Put(data::PutOptions),
     /// Copy a file from a node of a running cluster.
@@ -115,6 +118,12 @@ enum CliError {
     Client(Box<ClientError>),
     #[error(transparent)]
     Files(Box<FilesError>),
+    #[error(transparent)]
+    Call(#[from] JsonCallError),
+    #[error(transparent)]
+    Result(#[from] JsonResultError),
+    #[error("interrupted: the task was cancelled")]
+    Interrupted,
     #[error("the answer could not be printed: {0}")]
     Print(std::io::Error),
     #[error("{}: {error}", .file.display())]
@@ -136,6 +145,7 @@ impl CliError {
             | CliError::WorkerWithoutJoin
             | CliError::NoCluster
             | CliError::NoThreads
+            | CliError::Call(_)
             | CliError::Memory(_)
             | CliError::OfOtherRole { .. } => USAGE,
             #[cfg(feature = "frame")]
@@ -149,6 +159,8 @@ impl CliError {
             | CliError::Cluster(_)
             | CliError::Client(_)
             | CliError::Files(_)
+            | CliError::Result(_)
+            | CliError::Interrupted
             | CliError::Print(_)
             | CliError::Record { .. }
             | CliError::NotRecorded(_)
@@ -191,6 +203,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => serve::serve(&cli.node),
         Some(Command::Explain(options)) => ask::explain(&options),
         Some(Command::Retire(options)) => ask::retire(&options),
+        Some(Command::Submit(options)) => submit::submit(&options),
         Some(Command::Put(options)) => data::put(&options),
         Some(Command::Get(options)) => data::get(&options),
         Some(Command::Data(options)) => data::data(&options),

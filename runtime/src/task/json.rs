@@ -229,7 +229,17 @@ impl Call<Value> {
     /// # Errors
     /// If there is no such task or more than one, or if the arguments are not those that it takes.
     pub fn from_json(name: &str, args: &str) -> Result<Call<Value>, JsonCallError> {
-        call_of(find(name, &Tasks::linked().defs().collect::<Vec<_>>())?, args)
+        call_of(Tasks::linked().find(name)?, args)
+    }
+}
+
+impl Tasks {
+    /// The task that has this name: its path, or so much of its end that it fits no other task that can be called by name.
+    ///
+    /// # Errors
+    /// If there is no such task, or more than one.
+    pub fn find(&self, name: &str) -> Result<&'static TaskDef, JsonCallError> {
+        find(name, &self.by_kind.values().map(|task| task.def).collect::<Vec<_>>())
     }
 }
 

@@ -129,7 +129,7 @@ fn what_cannot_be_written_down_is_refused_and_never_shown_as_something_else() {
     assert!(error.contains("cannot be written as JSON: key must be a string"), "{error}");
     let error = def.show(&Value::live(7_u8)).unwrap_err().to_string();
     assert!(error.starts_with("the value has the type u8, but"), "{error}");
-    let internal = Tasks::linked().defs().find(|def| def.name.ends_with("::internal")).unwrap();
+    let internal = Tasks::linked().find("tests::internal").unwrap();
     let error = internal.show(&Value::live(1_u8)).unwrap_err().to_string();
     assert_eq!(error, format!("the results of {HERE}internal are for programs only"));
 }

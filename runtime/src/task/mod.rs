@@ -148,12 +148,7 @@ impl Tasks {
         self.by_kind.get(&kind)
     }
 
-    /// All definitions, by id.
-    pub fn defs(&self) -> impl Iterator<Item = &'static TaskDef> {
-        self.by_kind.values().map(|task| task.def)
-    }
-
-    /// All of them, by id, as they are told to other nodes.
+    /// All of them, by id.
     pub fn infos(&self) -> Vec<KindInfo> {
         self.by_kind.values().map(|task| task.def.info()).collect()
     }
