@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use starling_actors::{ClusterError, NodeError};
 use starling_collections::files::FilesError;
-use starling_core::ids::TaskId;
+use starling_core::ids::{JobId, TaskId};
 use starling_core::record::ReadError;
 use starling_runtime::secret::SecretError;
 use starling_runtime::store::MemoryConfigError;
@@ -21,13 +21,21 @@ mod ask;
 mod config;
 mod connection;
 mod data;
+#[allow(dead_code, reason = "not a command yet: the client has no detached jobs")]
+mod jobs;
+#[allow(dead_code, reason = "only jobs and status print lists so far")]
+mod listing;
 mod memory;
 mod parse;
 mod replay;
 mod serve;
 #[cfg(feature = "frame")]
 mod sql;
+#[allow(dead_code, reason = "not a command yet: nodes tell no status")]
+mod status;
 mod submit;
+#[allow(dead_code, reason = "not a command yet: nodes tell no status")]
+mod survival;
 
 use config::ConfigError;
 
@@ -122,6 +130,12 @@ enum CliError {
     Call(#[from] JsonCallError),
     #[error(transparent)]
     Result(#[from] JsonResultError),
+    #[error("no detached job has the number {}: `node jobs` lists those that there are", .0.0)]
+    #[allow(dead_code, reason = "not said yet: the client has no detached jobs")]
+    NoSuchJob(JobId),
+    #[error("job {} has {done} of its {of} results: give --wait to wait for the others", .job.0)]
+    #[allow(dead_code, reason = "not said yet: the client has no detached jobs")]
+    Unfinished { job: JobId, done: usize, of: usize },
     #[error("interrupted: the task was cancelled")]
     Interrupted,
     #[error("the answer could not be printed: {0}")]
@@ -161,6 +175,8 @@ impl CliError {
             | CliError::Files(_)
             | CliError::Result(_)
             | CliError::Interrupted
+            | CliError::NoSuchJob(_)
+            | CliError::Unfinished { .. }
             | CliError::Print(_)
             | CliError::Record { .. }
             | CliError::NotRecorded(_)
