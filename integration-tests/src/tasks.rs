@@ -108,6 +108,14 @@ pub fn slow(millis: u64, value: i64) -> i64 {
     value
 }
 
+/// Makes an empty file, and keeps its thread busy for so long.
+#[task]
+pub fn touch_and_sleep(file: PathBuf, millis: u64) -> anyhow::Result<()> {
+    std::fs::write(file, "")?;
+    std::thread::sleep(Duration::from_millis(millis));
+    Ok(())
+}
+
 /// Which process runs it.
 #[task]
 pub fn process() -> u32 {

@@ -2,14 +2,19 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
+use syn::ext::IdentExt;
 use syn::parse::Parser;
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, GenericArgument, ItemFn, LitInt, Path, PathArguments, Result, ReturnType, Type, parse_quote};
+use syn::{
+    Error, FnArg, GenericArgument, ItemFn, LitBool, LitInt, Pat, Path, PathArguments, Result, ReturnType, Type,
+    parse_quote,
+};
 
 /// What stands in the attribute's parentheses.
 struct Options {
     krate: Path,
     version: u32,
+    json: bool,
 }
 
 pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<TokenStream> {
@@ -21,14 +26,16 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
 }
 
 fn parse_options(attributes: TokenStream) -> Result<Options> {
-    let mut options = Options { krate: parse_quote!(::starling), version: 0 };
+    let mut options = Options { krate: parse_quote!(::starling), version: 0, json: true };
     let parser = syn::meta::parser(|meta| {
         if meta.path.is_ident("crate") {
             options.krate = meta.value()?.call(Path::parse_mod_style)?;
         } else if meta.path.is_ident("version") {
             options.version = meta.value()?.parse::<LitInt>()?.base10_parse()?;
+        } else if meta.path.is_ident("json") {
+            options.json = meta.value()?.parse::<LitBool>()?.value;
         } else {
-            return Err(meta.error("a task takes `version = NUMBER` and `crate = PATH`"));
+            return Err(meta.error("a task takes `version = NUMBER`, `json = false` and `crate = PATH`"));
         }
         Ok(())
     });
@@ -63,6 +70,10 @@ enum Pass {
 }
 
 struct Parameter {
+    /// Its name; `_` if it is a pattern.
+    name: String,
+    /// Its type, as written.
+    written: String,
     /// The type of the value that a caller gives.
     data: Type,
     pass: Pass,
@@ -76,27 +87,45 @@ impl Parameter {
                 return Err(Error::new(receiver.span(), "a task is a plain function: pass `self` as an argument"));
             }
         };
-        let parameter = match &*typed.ty {
+        let name = match &*typed.pat {
+            Pat::Ident(name) => name.ident.unraw().to_string(),
+            _ => "_".to_owned(),
+        };
+        let written = spelled(&typed.ty);
+        let (data, pass) = match &*typed.ty {
             Type::Reference(reference) if reference.mutability.is_some() => {
                 return Err(Error::new(reference.span(), "a task cannot change its input: take it owned or by `&`"));
             }
             Type::Reference(reference) => match &*reference.elem {
                 Type::Slice(slice) => {
                     let element = &slice.elem;
-                    Parameter { data: parse_quote!(::std::vec::Vec<#element>), pass: Pass::Sliced }
+                    (parse_quote!(::std::vec::Vec<#element>), Pass::Sliced)
                 }
-                Type::Path(path) if path.path.is_ident("str") => {
-                    Parameter { data: parse_quote!(::std::string::String), pass: Pass::Sliced }
-                }
-                data => Parameter { data: data.clone(), pass: Pass::Borrowed },
+                Type::Path(path) if path.path.is_ident("str") => (parse_quote!(::std::string::String), Pass::Sliced),
+                data => (data.clone(), Pass::Borrowed),
             },
             ty => match arc_of(ty) {
-                Some(data) => Parameter { data, pass: Pass::Shared },
-                None => Parameter { data: ty.clone(), pass: Pass::Owned },
+                Some(data) => (data, Pass::Shared),
+                None => (ty.clone(), Pass::Owned),
             },
         };
-        Ok(parameter)
+        Ok(Parameter { name, written, data, pass })
     }
+}
+
+/// A type for a person: without the spaces between its tokens but where two words would read as one.
+fn spelled(ty: &Type) -> String {
+    let text = quote!(#ty).to_string();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut spelled = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let is_between_words = spelled.ends_with(is_word) && chars.peek().is_some_and(|&next| is_word(next));
+        if c != ' ' || is_between_words || spelled.ends_with(',') {
+            spelled.push(c);
+        }
+    }
+    spelled
 }
 
 /// The `T` of an `Arc<T>`.
@@ -150,6 +179,17 @@ fn generate(options: &Options, function: &ItemFn, parameters: &[Parameter]) -> T
     } else {
         (quote!(#returned), run)
     };
+    let json = if options.json {
+        let parameters = parameters.iter().map(|Parameter { name, written, data, .. }| {
+            quote!(#private::JsonParameter { name: #name, written: #written, encode: #private::encode_json::<#data> })
+        });
+        quote!(::std::option::Option::Some(#private::JsonEntry {
+            parameters: &[#(#parameters),*],
+            show: #private::show_json::<#output>,
+        }))
+    } else {
+        quote!(::std::option::Option::None)
+    };
     let doc = format!("Calls of the task [`{name}`](fn@{name}).");
 
     quote! {
@@ -164,6 +204,7 @@ fn generate(options: &Options, function: &ItemFn, parameters: &[Parameter]) -> T
                 name: ::std::concat!(::std::module_path!(), "::", ::std::stringify!(#name)),
                 signature: #signature,
                 version: #version,
+                json: #json,
                 entries: || #private::Entries {
                     call: ::std::sync::Arc::new(|args: &mut #private::TaskArgs| {
                         #[allow(unused_imports)]
@@ -187,5 +228,29 @@ fn generate(options: &Options, function: &ItemFn, parameters: &[Parameter]) -> T
                 }
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_spelled_as_a_person_writes_them() {
+        for text in ["u64", "&[i64]", "&str", "BTreeMap<String, Vec<u8>>", "&'static str", "(u8, dyn Any)", "[u8;16]"] {
+            assert_eq!(spelled(&syn::parse_str(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn what_the_attribute_does_not_take_is_an_error_that_names_what_it_takes() {
+        let function = quote!(
+            fn f() {}
+        );
+        let error = expand(quote!(retries = 3), function.clone()).unwrap_err();
+        assert_eq!(error.to_string(), "a task takes `version = NUMBER`, `json = false` and `crate = PATH`");
+        let generated = |attributes| expand(attributes, function.clone()).unwrap().to_string();
+        assert!(generated(quote!()).contains("JsonEntry"));
+        assert!(!generated(quote!(json = false)).contains("JsonEntry"));
     }
 }

@@ -164,6 +164,7 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
             name: ::std::concat!(::std::module_path!(), "::{closure}:", ::std::line!(), ":", ::std::column!()),
             signature: #signature,
             version: 0,
+            json: ::std::option::Option::None,
             entries: || {
                 // Outside of the block below, whose traits would take part in the method calls of the closure's body.
                 let make = #make;

@@ -24,6 +24,9 @@ mod closure;
 ///
 /// `#[task(version = 2)]` gives the function a new id although its signature is the same: for a change of meaning that
 /// must not be mixed in one cluster.
+///
+/// `node submit` calls the function by its name with arguments in JSON; `#[task(json = false)]` keeps it out of that, for
+/// functions whose arguments nobody would write by hand.
 #[proc_macro_attribute]
 pub fn task(attributes: TokenStream, item: TokenStream) -> TokenStream {
     attribute::expand(attributes.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()

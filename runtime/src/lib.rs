@@ -6,6 +6,7 @@ pub mod executor;
 pub mod inbox;
 pub mod memory;
 pub mod mesh;
+pub mod near;
 pub mod parts;
 pub mod recorder;
 pub mod secret;

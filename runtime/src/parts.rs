@@ -18,7 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::size;
-use crate::value::{Buffer, CodecError, Data, Encoded, Value};
+use crate::value::{self, Buffer, CodecError, Data, Encoded, Value};
 
 /// What an encoding begins with: nothing else that is encoded does, for all that chance will ever do.
 const MARK: [u8; 16] = *b"\xc8\x1f\x9a\x03starling\xe6\x52\x0d\xb7";
@@ -116,6 +116,10 @@ impl Serialize for Parts {
         if size::is_counting() {
             return size::count(serializer, self.nbytes().map_err(ser::Error::custom)?);
         }
+        if value::is_described() {
+            let nbytes = self.nbytes().map_err(ser::Error::custom)?;
+            return serializer.collect_map([("parts", self.len.into()), ("bytes", nbytes)]);
+        }
         let pieces = self.here.iter().map(|(number, part)| {
             let Encoded { head, buffers } = part.encode()?;
             Ok((*number, Buffer(head), buffers.into_iter().map(Buffer).collect()))
@@ -127,6 +131,9 @@ impl Serialize for Parts {
 
 impl<'de> Deserialize<'de> for Parts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Parts, D::Error> {
+        if deserializer.is_human_readable() {
+            return Err(de::Error::custom("a value in parts cannot be written as text: a task has to give it"));
+        }
         let (mark, len, pieces): ([u8; 16], u32, Vec<Piece>) = Deserialize::deserialize(deserializer)?;
         if mark != MARK {
             return Err(de::Error::custom("this is no value in parts"));

@@ -81,7 +81,7 @@ impl Encoded {
 
     /// The encoding of `value`.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, CodecError> {
-        let outside = OutOfBand::enter(Some(Vec::new()));
+        let outside = OutOfBand::enter(Buffers::Apart(Vec::new()));
         let head = postcard::to_stdvec(value)
             .map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source })?;
         Ok(Encoded { head: head.into(), buffers: outside.leave() })
@@ -90,7 +90,7 @@ impl Encoded {
     /// Writes the head of the encoding of `value` without holding all of it, and gives the buffers. What goes wrong with
     /// `out` is told as if the value could not be encoded, since the codec cannot carry it: `out` has to remember it.
     pub fn write<T: Serialize + ?Sized>(value: &T, out: &mut dyn Write) -> Result<Vec<Bytes>, CodecError> {
-        let outside = OutOfBand::enter(Some(Vec::new()));
+        let outside = OutOfBand::enter(Buffers::Apart(Vec::new()));
         postcard::to_io(value, BufWriter::with_capacity(WRITE_BYTES, out))
             .map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source })?;
         Ok(outside.leave())
@@ -98,7 +98,7 @@ impl Encoded {
 
     /// The value that this is the encoding of. Buffers are shared with `self`, not copied.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
-        let _outside = OutOfBand::enter(Some(self.buffers.clone()));
+        let _outside = OutOfBand::enter(Buffers::Apart(self.buffers.clone()));
         postcard::from_bytes(&self.head).map_err(|source| CodecError::Decode {
             type_name: std::any::type_name::<T>(),
             nbytes: self.nbytes(),
@@ -107,29 +107,61 @@ impl Encoded {
     }
 }
 
+/// Where the bytes of a [`Buffer`] go or come from.
+#[derive(Default)]
+enum Buffers {
+    /// They are part of the text, as outside of [`Encoded`].
+    #[default]
+    Within,
+    /// They are here, by their numbers.
+    Apart(Vec<Bytes>),
+    /// Nowhere: only how many there are is said.
+    Described,
+}
+
 thread_local! {
-    /// The buffers of the value that this thread is encoding or decoding; `None` outside of [`Encoded`].
-    static OUT_OF_BAND: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
+    /// Of the value that this thread is encoding or decoding.
+    static OUT_OF_BAND: RefCell<Buffers> = const { RefCell::new(Buffers::Within) };
+}
+
+/// Does `serialize` while a [`Buffer`] says only its length, as a map `{"bytes": 5}`: for what a person reads.
+pub(crate) fn described<R>(serialize: impl FnOnce() -> R) -> R {
+    let _outside = OutOfBand::enter(Buffers::Described);
+    serialize()
+}
+
+/// Does `deserialize` while a [`Buffer`] is plain bytes, as in any text that is not an [`Encoded`].
+pub(crate) fn plain<R>(deserialize: impl FnOnce() -> R) -> R {
+    let _outside = OutOfBand::enter(Buffers::Within);
+    deserialize()
+}
+
+/// Whether a value that is being serialized is for a person to read, and bulk bytes are not wanted.
+pub(crate) fn is_described() -> bool {
+    OUT_OF_BAND.with_borrow(|buffers| matches!(buffers, Buffers::Described))
 }
 
 /// Sets the thread's buffers aside for a nested encoding, and puts them back however it ends.
 struct OutOfBand {
-    outer: Option<Vec<Bytes>>,
+    outer: Buffers,
 }
 
 impl OutOfBand {
-    fn enter(buffers: Option<Vec<Bytes>>) -> OutOfBand {
+    fn enter(buffers: Buffers) -> OutOfBand {
         OutOfBand { outer: OUT_OF_BAND.replace(buffers) }
     }
 
     fn leave(self) -> Vec<Bytes> {
-        OUT_OF_BAND.take().unwrap_or_default()
+        match OUT_OF_BAND.take() {
+            Buffers::Apart(buffers) => buffers,
+            Buffers::Within | Buffers::Described => Vec::new(),
+        }
     }
 }
 
 impl Drop for OutOfBand {
     fn drop(&mut self) {
-        OUT_OF_BAND.replace(self.outer.take());
+        OUT_OF_BAND.replace(std::mem::take(&mut self.outer));
     }
 }
 
@@ -167,14 +199,16 @@ impl fmt::Debug for Buffer {
 
 impl Serialize for Buffer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let number = OUT_OF_BAND.with_borrow_mut(|buffers| {
-            buffers.as_mut().map(|buffers| {
+        let number = OUT_OF_BAND.with_borrow_mut(|buffers| match buffers {
+            Buffers::Apart(buffers) => {
                 buffers.push(self.0.clone());
-                buffers.len() as u32 - 1
-            })
+                Some(buffers.len() as u32 - 1)
+            }
+            Buffers::Within | Buffers::Described => None,
         });
         match number {
             Some(number) => serializer.serialize_u32(number),
+            None if is_described() => serializer.collect_map([("bytes", self.0.len())]),
             None => serializer.serialize_bytes(&self.0),
         }
     }
@@ -182,12 +216,15 @@ impl Serialize for Buffer {
 
 impl<'de> Deserialize<'de> for Buffer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Buffer, D::Error> {
-        if OUT_OF_BAND.with_borrow(|buffers| buffers.is_none()) {
+        if OUT_OF_BAND.with_borrow(|buffers| !matches!(buffers, Buffers::Apart(_))) {
             return deserializer.deserialize_byte_buf(BytesVisitor).map(Buffer);
         }
         let number = u32::deserialize(deserializer)?;
         OUT_OF_BAND
-            .with_borrow(|buffers| buffers.as_ref().and_then(|buffers| buffers.get(number as usize).cloned()))
+            .with_borrow(|buffers| match buffers {
+                Buffers::Apart(buffers) => buffers.get(number as usize).cloned(),
+                Buffers::Within | Buffers::Described => None,
+            })
             .map(Buffer)
             .ok_or_else(|| serde::de::Error::custom("a buffer is missing"))
     }
@@ -235,7 +272,7 @@ impl<T: Data> LiveValue for T {
     }
 
     fn nbytes(&self) -> Result<u64, CodecError> {
-        let _inside = OutOfBand::enter(None);
+        let _inside = OutOfBand::enter(Buffers::Within);
         size::estimate(self).map_err(|source| CodecError::NoEncoding { type_name: std::any::type_name::<T>(), source })
     }
 

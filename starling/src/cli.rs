@@ -10,23 +10,32 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use starling_actors::{ClusterError, NodeError};
 use starling_collections::files::FilesError;
-use starling_core::ids::TaskId;
+use starling_core::ids::{JobId, TaskId};
 use starling_core::record::ReadError;
 use starling_runtime::secret::SecretError;
 use starling_runtime::store::MemoryConfigError;
-use starling_runtime::task::ClientError;
+use starling_runtime::task::{ClientError, JsonCallError, JsonResultError};
 use tracing_subscriber::EnvFilter;
 
 mod ask;
 mod config;
 mod connection;
 mod data;
+#[allow(dead_code, reason = "not a command yet: the client has no detached jobs")]
+mod jobs;
+#[allow(dead_code, reason = "only jobs and status print lists so far")]
+mod listing;
 mod memory;
 mod parse;
 mod replay;
 mod serve;
 #[cfg(feature = "frame")]
 mod sql;
+#[allow(dead_code, reason = "not a command yet: nodes tell no status")]
+mod status;
+mod submit;
+#[allow(dead_code, reason = "not a command yet: nodes tell no status")]
+mod survival;
 
 use config::ConfigError;
 
@@ -57,6 +66,8 @@ enum Command {
     Explain(ask::ExplainOptions),
     /// Let workers of a running cluster leave, once what only they hold is elsewhere and their tasks are done.
     Retire(ask::RetireOptions),
+    /// Run a task that this program holds on a running cluster, and print its result as JSON.
+    Submit(submit::SubmitOptions),
     /// Copy a file to nodes of a running cluster.
     Put(data::PutOptions),
     /// Copy a file from a node of a running cluster.
@@ -115,6 +126,18 @@ enum CliError {
     Client(Box<ClientError>),
     #[error(transparent)]
     Files(Box<FilesError>),
+    #[error(transparent)]
+    Call(#[from] JsonCallError),
+    #[error(transparent)]
+    Result(#[from] JsonResultError),
+    #[error("no detached job has the number {}: `node jobs` lists those that there are", .0.0)]
+    #[allow(dead_code, reason = "not said yet: the client has no detached jobs")]
+    NoSuchJob(JobId),
+    #[error("job {} has {done} of its {of} results: give --wait to wait for the others", .job.0)]
+    #[allow(dead_code, reason = "not said yet: the client has no detached jobs")]
+    Unfinished { job: JobId, done: usize, of: usize },
+    #[error("interrupted: the task was cancelled")]
+    Interrupted,
     #[error("the answer could not be printed: {0}")]
     Print(std::io::Error),
     #[error("{}: {error}", .file.display())]
@@ -136,6 +159,7 @@ impl CliError {
             | CliError::WorkerWithoutJoin
             | CliError::NoCluster
             | CliError::NoThreads
+            | CliError::Call(_)
             | CliError::Memory(_)
             | CliError::OfOtherRole { .. } => USAGE,
             #[cfg(feature = "frame")]
@@ -149,6 +173,10 @@ impl CliError {
             | CliError::Cluster(_)
             | CliError::Client(_)
             | CliError::Files(_)
+            | CliError::Result(_)
+            | CliError::Interrupted
+            | CliError::NoSuchJob(_)
+            | CliError::Unfinished { .. }
             | CliError::Print(_)
             | CliError::Record { .. }
             | CliError::NotRecorded(_)
@@ -191,6 +219,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => serve::serve(&cli.node),
         Some(Command::Explain(options)) => ask::explain(&options),
         Some(Command::Retire(options)) => ask::retire(&options),
+        Some(Command::Submit(options)) => submit::submit(&options),
         Some(Command::Put(options)) => data::put(&options),
         Some(Command::Get(options)) => data::get(&options),
         Some(Command::Data(options)) => data::data(&options),

@@ -64,8 +64,8 @@ pub use starling_runtime::mesh;
 pub use starling_runtime::parts::Parts;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::store::{MemoryConfig, MemoryConfigError};
-pub use starling_runtime::task::{Call, ClientError, Future, Graph, Key, key};
-pub use starling_runtime::value::{Buffer, Data};
+pub use starling_runtime::task::{Call, ClientError, Future, Graph, JsonCallError, JsonResultError, Key, TaskDef, key};
+pub use starling_runtime::value::{Buffer, Data, Value};
 
 /// What a program that uses bags imports: `use starling::prelude::*`.
 ///

@@ -20,6 +20,7 @@ static DEF: TaskDef = TaskDef {
     name: "crate::work",
     signature: "() -> u64",
     version: 0,
+    json: None,
     entries: || Entries { call: Arc::new(|_| Err(FailureCause::UnknownKind)), items: None },
 };
 

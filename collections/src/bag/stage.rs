@@ -40,6 +40,7 @@ static STAGE: TaskDef = TaskDef {
     name: concat!(module_path!(), "::stage"),
     signature: "(StageSource,Program,Vec<Buckets>) -> Buckets",
     version: 0,
+    json: None,
     entries: || {
         entries(|args| stage(&*args.shared::<StageSource>(0)?, &*args.shared::<Program>(1)?, &args.list_shared(2)?))
     },
@@ -49,6 +50,7 @@ static MERGE: TaskDef = TaskDef {
     name: concat!(module_path!(), "::merge"),
     signature: "(MergeSpec,Vec<Buckets>) -> Buckets",
     version: 0,
+    json: None,
     entries: || entries(|args| merge(&*args.shared::<MergeSpec>(0)?, &args.list_shared(1)?)),
 };
 
@@ -56,6 +58,7 @@ static JOIN: TaskDef = TaskDef {
     name: concat!(module_path!(), "::join"),
     signature: "(Vec<Buckets>,Vec<Buckets>) -> Buckets",
     version: 0,
+    json: None,
     entries: || entries(|args| join(&args.list_shared(0)?, &args.list_shared(1)?)),
 };
 
@@ -68,13 +71,13 @@ fn entries(run: fn(&mut TaskArgs) -> Result<Buckets, FailureCause>) -> Entries {
 }
 
 /// One bucket of a split output, so that its reader need not fetch the others.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(crate) fn pick(buckets: &Buckets, number: u32) -> Buckets {
     Buckets(buckets.0.get(number as usize).cloned().into_iter().collect())
 }
 
 /// A program with large captures, so that a worker gets it once and not with each of its stage's tasks.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(crate) fn program(program: Program) -> Program {
     program
 }

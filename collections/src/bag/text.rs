@@ -59,7 +59,7 @@ impl TextFiles {
 }
 
 /// The text files at a path or pattern.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 fn find_text(pattern: &str) -> Result<Vec<FileStamp>, CsvError> {
     FileStamp::find(pattern)
 }

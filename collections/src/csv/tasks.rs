@@ -11,13 +11,13 @@ use super::scan::{BlockScan, Marks};
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The files at a path or pattern.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn find(pattern: &str) -> Result<Vec<FileStamp>, CsvError> {
     FileStamp::find(pattern)
 }
 
 /// Pass one over `count` blocks, from block number `first` on. Small blocks share a task.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(crate) fn scan(
     file: &FileStamp,
     marks: Marks,
@@ -63,7 +63,7 @@ pub(crate) fn scan_blocks(
 }
 
 /// The names of the columns, in a header record that ends at `end`.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn header(file: &FileStamp, end: u64) -> Result<Vec<String>, CsvError> {
     let mut records = open_records(file, 0, end, None)?;
     let record = records.next().map_err(|malformed| fault(file, malformed))?;
@@ -76,7 +76,7 @@ pub(super) fn header(file: &FileStamp, end: u64) -> Result<Vec<String>, CsvError
 }
 
 /// Looks for the place where a file with an odd number of quotes goes wrong. Always fails.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn locate(file: &FileStamp) -> Result<(), CsvError> {
     let mut records = open_records(file, 0, file.len, None)?;
     while records.advance().map_err(|malformed| fault(file, malformed))? {}

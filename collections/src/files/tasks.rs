@@ -12,7 +12,7 @@ use super::read;
 use super::write::{self, Begun};
 
 /// The node that this runs on, and what it has under `path`.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn find(path: &str) -> Result<(Option<NodeId>, Found), FilesError> {
     Ok((CurrentNode::get().map(|node| node.node()), read::find(path)?))
 }
@@ -25,7 +25,7 @@ fn check_node(wanted: NodeId) -> Result<(), FilesError> {
 }
 
 /// The bytes `start..end` of a file; `None` if it is another one than `file` by now.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn read_range(node: NodeId, file: &FileEntry, start: u64, end: u64) -> Result<Option<Buffer>, FilesError> {
     check_node(node)?;
     let Some(open) = read::open_same(file)? else { return Ok(None) };
@@ -35,7 +35,7 @@ pub(super) fn read_range(node: NodeId, file: &FileEntry, start: u64, end: u64) -
 }
 
 /// SHA-256 of a file; `None` if it is another one than `file` by now.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn digest(node: NodeId, file: &FileEntry) -> Result<Option<[u8; 32]>, FilesError> {
     check_node(node)?;
     let Some(open) = read::open_same(file)? else { return Ok(None) };
@@ -43,7 +43,7 @@ pub(super) fn digest(node: NodeId, file: &FileEntry) -> Result<Option<[u8; 32]>,
 }
 
 /// Makes ready for a file of `size` bytes.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn put_begin(
     node: NodeId,
     path: &str,
@@ -57,21 +57,21 @@ pub(super) fn put_begin(
 }
 
 /// Writes a piece of it.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn put_piece(node: NodeId, path: &str, transfer: u64, at: u64, bytes: &Buffer) -> Result<(), FilesError> {
     check_node(node)?;
     write::piece(path, transfer, at, bytes)
 }
 
 /// Compares it with what was sent, and gives it its name.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn put_end(node: NodeId, path: &str, transfer: u64, sent: [u8; 32], time: u64) -> Result<bool, FilesError> {
     check_node(node)?;
     write::end(path, transfer, sent, time)
 }
 
 /// Removes what has come of it.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn put_abort(node: NodeId, path: &str, transfer: u64) -> Result<(), FilesError> {
     check_node(node)?;
     write::abort(path, transfer);

@@ -425,13 +425,13 @@ fn parts_of(stage: &Stage) -> usize {
 }
 
 /// Puts a stage's plan where its tasks can fetch it.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 fn hold_plan(plan: Buffer) -> Buffer {
     plan
 }
 
 /// Adds up what a stage's tasks tell, which is one part of their outputs.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 fn gather_metrics(outputs: Vec<Arc<Parts>>, part: u32) -> Result<StageMetrics> {
     let mut all = StageMetrics::default();
     for output in outputs {

@@ -374,7 +374,7 @@ fn cells_of(schema: &Schema, number: usize, column: &ArrayRef) -> Result<Vec<Cel
 }
 
 /// The rows of an output.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 fn rows_of(output: &Parts) -> Result<Buckets, RowsError> {
     let mut rows = BlockBuilder::default();
     for batch in batches_in(output)?.batches() {
@@ -420,7 +420,7 @@ impl Wanted {
 }
 
 /// The values of an output's only column.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 fn items_of(output: &Parts, wanted: Wanted, partition: u64) -> Result<Buckets, RowsError> {
     let mut items = BlockBuilder::default();
     for batch in batches_in(output)?.batches() {
@@ -459,7 +459,7 @@ fn push<'a, T: FromCell<'a> + Serialize>(
 }
 
 /// The output that rows are. `like` has the schema.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 fn batches_of(rows: &Buckets, like: &Batches, partition: u64) -> Result<Parts, RowsError> {
     let schema = like.batches().first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
     let mut builder = RowsBuilder { schema, partition, rows: Vec::new(), nbytes: 0, done: 0, batches: Vec::new() };

@@ -126,7 +126,7 @@ fn runtime_env(memory: &MemoryConfig) -> Result<Arc<RuntimeEnv>> {
 }
 
 /// Runs one partition of a stage.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn stage(
     call: &StageCall,
     plan: Vec<Arc<Buffer>>,

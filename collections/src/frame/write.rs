@@ -537,7 +537,7 @@ impl Drop for Running {
 }
 
 /// Gives files their names. Returns how many of them are not there.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn publish(files: Vec<(String, String)>, are_new: bool) -> Result<u32, WriteError> {
     let mut lost = 0;
     for (from, to) in files {
@@ -554,7 +554,7 @@ pub(super) fn publish(files: Vec<(String, String)>, are_new: bool) -> Result<u32
 
 /// Ends a write on this node: stops its tasks, and removes its files from the node's disk, but for those that have their
 /// names, if it went well.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn finish(write: u64, target: Target, is_good: bool) -> Result<()> {
     if let Some(node) = CurrentNode::get() {
         Writes::of(&node).end(write);
@@ -591,7 +591,7 @@ fn is_of(name: &str, write: u64, only_drafts: bool) -> bool {
 }
 
 /// Removes the files of a write that failed from a store that is no node's disk.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn remove(write: u64, target: Target) -> Result<()> {
     let store = stage::environment()?.object_store(&ObjectStoreUrl::parse(&target.store)?)?;
     let directory = ObjectPath::parse(&target.directory)?;

@@ -12,7 +12,7 @@ use starling_core::spec::{Amount, NAME_BYTES_MAX, PartOf, REQUIREMENTS_MAX, Requ
 use super::TaskDef;
 use super::args::{Arg, ArgList, Input, IntoArg};
 use super::future::ClientError;
-use crate::value::{CodecError, Data};
+use crate::value::{CodecError, Data, Encoded};
 
 /// A task with its arguments, whose output is an `R`. Submitting it gives a `Future<R>`.
 #[must_use = "a call does nothing until it is submitted"]
@@ -168,6 +168,17 @@ impl<R> Call<R> {
         self
     }
 
+    /// The task that is called.
+    pub fn def(&self) -> &'static TaskDef {
+        self.def
+    }
+
+    /// With one more argument, encoded by who knows its type.
+    pub(super) fn encoded_arg(mut self, arg: Encoded) -> Call<R> {
+        self.args.args.push(Arg::Value(arg));
+        self
+    }
+
     /// The call without its type.
     ///
     /// # Errors
@@ -261,6 +272,7 @@ mod tests {
         name: "crate::work",
         signature: "() -> u64",
         version: 0,
+        json: None,
         entries: || Entries { call: Arc::new(|_| Err(FailureCause::UnknownKind)), items: None },
     };
 

@@ -171,6 +171,12 @@ impl<T> Future<T> {
     pub async fn wait(&self) -> Result<(), ClientError> {
         self.inner.source.finished(self.inner.task).await
     }
+
+    /// The output as it comes, live or encoded: for who does not know its type, such as of a call that
+    /// [`Call::from_json`](super::Call::from_json) has made.
+    pub async fn value(&self) -> Result<Value, ClientError> {
+        self.inner.source.result(self.inner.task).await
+    }
 }
 
 impl<T: Data> Future<T> {
@@ -181,8 +187,7 @@ impl<T: Data> Future<T> {
 
     /// The output, shared instead of copied when it is in this process.
     pub async fn shared(&self) -> Result<Arc<T>, ClientError> {
-        let value = self.inner.source.result(self.inner.task).await?;
-        Ok(value.get()?)
+        Ok(self.value().await?.get()?)
     }
 }
 

@@ -9,6 +9,7 @@ mod call;
 mod future;
 mod graph;
 pub mod items;
+mod json;
 
 pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPlain, Input, IntoArg, TaskArgs};
 pub use call::{Call, CallParts, TaskResult};
@@ -17,6 +18,9 @@ pub use graph::{Graph, GraphParts, Key, key};
 /// For the code that the macros write.
 #[doc(hidden)]
 pub use inventory;
+pub use json::{
+    ArrayProblem, JsonArgumentError, JsonCallError, JsonEntry, JsonParameter, JsonResultError, encode_json, show_json,
+};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +40,8 @@ pub struct TaskDef {
     pub signature: &'static str,
     /// Counted up by hand when the function's meaning changes but its signature does not.
     pub version: u32,
+    /// How it is called with arguments in JSON, if it can be.
+    pub json: Option<JsonEntry>,
     /// Makes the function's entry points. Called once, at the start.
     pub entries: fn() -> Entries,
 }

@@ -53,12 +53,17 @@ pub(super) fn retire(options: &RetireOptions) -> Result<(), CliError> {
 
 /// Connects to the cluster that the options, or the configuration file, name.
 pub(super) async fn connect(options: &ConnectionOptions) -> Result<Cluster, CliError> {
+    connect_as(options, None).await
+}
+
+/// As [`connect`], with a name for the job.
+pub(super) async fn connect_as(options: &ConnectionOptions, name: Option<String>) -> Result<Cluster, CliError> {
     let file = ConfigFile::load(options.config.as_deref())?;
     let addrs = parse_addrs(options.join_or(&file))?;
     if addrs.is_empty() {
         return Err(CliError::NoCluster);
     }
     let secret = secret(options, &file, false)?;
-    let options = ConnectOptions { insecure: secret.is_none(), secret, ..ConnectOptions::default() };
+    let options = ConnectOptions { insecure: secret.is_none(), secret, name, ..ConnectOptions::default() };
     Ok(Cluster::connect_any(&addrs, options).await?)
 }

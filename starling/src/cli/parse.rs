@@ -73,6 +73,21 @@ pub(super) fn parse_task(text: &str) -> Result<TaskId, String> {
     Ok(TaskId::new(JobId(job), index))
 }
 
+/// A job's id as it is printed.
+#[allow(dead_code, reason = "no command names a job yet")]
+pub(super) fn parse_job(text: &str) -> Result<JobId, String> {
+    let job = text.parse().map_err(|_| format!("{text} is no job: write its number, as `node jobs` prints it"))?;
+    Ok(JobId(job))
+}
+
+/// A name for a job: not empty, and not too long for those who list it.
+pub(super) fn parse_job_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX {
+        return Err(format!("a job's name has 1 to {NAME_BYTES_MAX} bytes, not {}", text.len()));
+    }
+    Ok(text.to_owned())
+}
+
 /// The nodes that a file goes to, from a text such as `all`, `2` or `rack1-a,9f3c`.
 pub(super) fn parse_targets(text: &str) -> Result<Targets, String> {
     if text == "all" {

@@ -96,7 +96,7 @@ impl Kind {
 }
 
 /// Looks at up to `records` records of a file.
-#[task(crate = starling_runtime)]
+#[task(crate = starling_runtime, json = false)]
 pub(super) fn sample_file(
     file: &FileStamp,
     format: &Format,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::common::utils::datafusion_strsim::levenshtein;
 use starling_collections::frame::Frames;
 
 /// Names of tables, columns and functions at one moment.
@@ -60,28 +59,9 @@ pub(super) fn quoted(name: &str) -> String {
     if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-/// The name that was probably meant, if one is near: the case does not count.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    let distances = known.into_iter().map(|known| (levenshtein(&name, &known.to_lowercase()), known));
-    let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
-    // More than half of the letters wrong is another name; two that changed places are two wrong ones.
-    (distance * 2 <= name.chars().count().max(nearest.chars().count())).then_some(nearest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_name_is_near_enough_to_have_been_meant() {
-        let known = ["posts", "users", "PostTypeId"];
-        assert_eq!(nearest("post", known), Some("posts"));
-        assert_eq!(nearest("posttypeid", known), Some("PostTypeId"));
-        assert_eq!(nearest("usres", known), Some("users"));
-        assert_eq!(nearest("comments", known), None);
-        assert_eq!(nearest("x", []), None);
-    }
 
     #[test]
     fn only_names_that_need_quotes_get_them() {

@@ -5,8 +5,9 @@ use std::fmt;
 use datafusion::common::{Diagnostic, SchemaError, Span};
 use datafusion::error::DataFusionError;
 use starling_collections::frame::FrameError;
+use starling_runtime::near::nearest;
 
-use super::names::{Names, nearest, quoted};
+use super::names::{Names, quoted};
 use super::statements::Statement;
 
 /// A statement that failed, with the place in it and what may help, as far as that is known.
