@@ -22,6 +22,7 @@ use crate::connect::{CurrentNode, MeshHold, PATIENCE, connect};
 use crate::link::Refusal;
 use crate::node::{Node, NodeConfig, NodeError, NodeRole};
 use crate::served::ServedStore;
+use crate::status::{self, NodeStatus};
 
 /// How many calls [`Cluster::submit_all`] lets the scheduler be behind with, and at which counts it looks.
 pub(crate) const UNACCEPTED_MAX: usize = 64 * 1024;
@@ -70,6 +71,16 @@ pub struct ConnectOptions {
     /// For how long the client looks for a scheduler when it has lost the one it had, before its futures fail; a minute if
     /// nothing is said.
     pub patience: Option<Duration>,
+}
+
+impl ConnectOptions {
+    fn secret(&self) -> Result<Option<ClusterSecret>, SecretError> {
+        match (self.insecure, &self.secret) {
+            (true, _) => Ok(None),
+            (false, Some(secret)) => Ok(Some(secret.clone())),
+            (false, None) => Ok(Some(ClusterSecret::find(self.secret_file.as_deref(), None)?.0)),
+        }
+    }
 }
 
 /// How an embedded cluster is to be.
@@ -184,11 +195,7 @@ impl Cluster {
         if addrs.is_empty() {
             return Err(ClusterError::NoAddress);
         }
-        let secret = match (options.insecure, options.secret) {
-            (true, _) => None,
-            (false, Some(secret)) => Some(secret),
-            (false, None) => Some(ClusterSecret::find(options.secret_file.as_deref(), None)?.0),
-        };
+        let secret = options.secret()?;
         let name = options.name.unwrap_or_else(|| format!("client-{}", std::process::id()));
         Cluster::connect_to(addrs, secret, name, Vec::new(), options.patience.unwrap_or(PATIENCE)).await
     }
@@ -200,7 +207,7 @@ impl Cluster {
         nodes: Vec<Node>,
         patience: Duration,
     ) -> Result<Cluster, ClusterError> {
-        let member = MemberInfo { name: name.clone(), role: Role::Client, room: 0 };
+        let member = MemberInfo { name: name.clone(), role: Role::Client, room: 0, keeps: false };
         let config = MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
         let (mesh, events) = Mesh::start(config, ServedStore::new(Store::unlimited())).await?;
         match connect(&mesh, MeshHold::Own { events, nodes }, addrs, name, patience).await {
@@ -310,6 +317,27 @@ impl Cluster {
         let future = Future::new(task, self.source());
         placed.await.map_err(|_| ClientError::NotPlaced("the client's runtime has ended".to_owned()))??;
         Ok(future)
+    }
+
+    /// How the cluster is, as one of its nodes sees it. The node that is asked need not be the one that holds the scheduler, so that
+    /// this works while there is none.
+    ///
+    /// # Errors
+    /// The node cannot be joined, or does not answer.
+    pub async fn status_of(addr: &str, options: ConnectOptions) -> Result<NodeStatus, ClusterError> {
+        let secret = options.secret()?;
+        let member = MemberInfo { name: "status".to_owned(), role: Role::Client, room: 0, keeps: false };
+        let config = MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
+        let (mesh, mut events) = Mesh::start(config, ServedStore::new(Store::unlimited())).await?;
+        let listening = tokio::spawn(async move { while events.recv().await.is_some() {} });
+        let asked = async {
+            let node = mesh.join(&parse_addr(addr)?).await?;
+            status::ask(&mesh, node).await
+        };
+        let status = asked.await;
+        listening.abort();
+        mesh.shutdown().await;
+        Ok(status?)
     }
 
     /// The nodes that hold each future's output, and its size in bytes; futures without an output are left out.

@@ -161,7 +161,8 @@ async fn open(
     let kinds = kinds.into_iter().map(|kind| kind.kind).collect();
     let client = Client::new(job, mesh.clone(), kinds, matches!(hold, MeshHold::Own { .. }));
     client.handle(early);
-    let line = Line { client: Arc::downgrade(&client), mesh: mesh.clone(), leaders: leaders.clone(), job, name, patience };
+    let line =
+        Line { client: Arc::downgrade(&client), mesh: mesh.clone(), leaders: leaders.clone(), job, name, patience };
     let mut tasks = vec![tokio::spawn(line.keep(connected))];
     let nodes = match hold {
         MeshHold::Own { events, nodes } => {
@@ -270,12 +271,10 @@ impl Line {
                 return Ok(None);
             }
             match answered {
-                Ok(Some((link, Welcome::Client { term, .. }))) => {
-                    match self.resume(Connected::new(link, term)).await {
-                        Ok(connected) => return Ok(connected),
-                        Err(error) => why = error,
-                    }
-                }
+                Ok(Some((link, Welcome::Client { term, .. }))) => match self.resume(Connected::new(link, term)).await {
+                    Ok(connected) => return Ok(connected),
+                    Err(error) => why = error,
+                },
                 Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
                 Ok(Some((_, Welcome::Worker { .. }))) => why = Refusal::BadHello.to_string(),
                 Ok(None) => {}
@@ -350,8 +349,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_nodes_client_is_one_until_it_is_lost_and_leaves_the_mesh_alone() {
         let node = Node::start(NodeConfig::new(NodeRole::Scheduler)).await.unwrap();
-        let nested =
-            Arc::new(Nested::new(
+        let nested = Arc::new(Nested::new(
             node.mesh().clone(),
             Leaders::new(),
             "here".to_owned(),

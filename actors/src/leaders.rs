@@ -128,7 +128,10 @@ impl Leaders {
         leader.filter(is_there).or_else(|| {
             let may_hold = members.iter().filter(|member| may_lead(member));
             // One that was restarted may for a moment be known beside what it was.
-            may_hold.filter(|member| !asked.contains(&member.node)).max_by_key(|member| member.incarnation).map(|member| member.node)
+            may_hold
+                .filter(|member| !asked.contains(&member.node))
+                .max_by_key(|member| member.incarnation)
+                .map(|member| member.node)
         })
     }
 }

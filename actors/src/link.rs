@@ -142,8 +142,8 @@ impl<M: DeserializeOwned> MessageReceiver<M> {
     pub(crate) async fn recv(&mut self, peer: NodeId) -> Result<Option<Vec<M>>, BadFrame> {
         if self.rest.is_empty() {
             let Some(frame) = self.frames.recv().await else { return Ok(None) };
-            let (said, messages) = postcard::take_from_bytes::<Term>(&frame)
-                .map_err(|source| BadFrame::NoMessage { peer, source })?;
+            let (said, messages) =
+                postcard::take_from_bytes::<Term>(&frame).map_err(|source| BadFrame::NoMessage { peer, source })?;
             if said != self.term {
                 return Err(BadFrame::OtherTerm { peer, said, term: self.term });
             }
@@ -152,7 +152,8 @@ impl<M: DeserializeOwned> MessageReceiver<M> {
         let mut messages = Vec::with_capacity(DECODED_MAX.min(self.rest.len()));
         let mut rest: &[u8] = &self.rest;
         while !rest.is_empty() && messages.len() < DECODED_MAX {
-            let (message, after) = postcard::take_from_bytes(rest).map_err(|source| BadFrame::NoMessage { peer, source })?;
+            let (message, after) =
+                postcard::take_from_bytes(rest).map_err(|source| BadFrame::NoMessage { peer, source })?;
             messages.push(message);
             rest = after;
         }

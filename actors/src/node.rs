@@ -2,22 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use starling_core::ids::{JobId, NodeId, TaskId, Term};
-use starling_core::record::Header;
+use starling_core::ids::{NodeId, TaskId, Term};
 use starling_core::scheduler;
 use starling_core::spec::Resources;
 use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
+use starling_quorum::QuorumError;
 use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
 use starling_runtime::memory;
 use starling_runtime::mesh::{
     Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
 };
-use starling_runtime::recorder::{RecordError, Recording};
 use starling_runtime::secret::ClusterSecret;
 use starling_runtime::store::{MemoryConfig, Store, StoreStartError};
 use starling_runtime::task::Tasks;
@@ -26,12 +25,18 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::connect::Nested;
+use crate::data_dir::{self, DataError};
 use crate::host::ActorHost;
+use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
+use crate::office::{Candidacy, Office};
+use crate::quorum_link;
 use crate::registry_actor::{self, LocationView, RegistryActor};
 use crate::scheduler_actor::{self, SchedulerActor};
 use crate::served::ServedStore;
+use crate::status::{self, NodeStatus};
 use crate::worker_actor::{self, WorkerActor};
+use crate::worker_loop::WorkerLoop;
 
 /// How many inputs wait for an actor before its peers' streams stand still.
 const INBOX_FULL: usize = 4096;
@@ -56,6 +61,8 @@ pub enum NodeRole {
     Scheduler,
     /// It runs tasks, and holds the scheduler if it is elected to.
     Auto,
+    /// It runs tasks. It holds the scheduler if it is elected to, unless it joins a mesh where a node is there for that.
+    Joining,
     /// It runs tasks.
     Worker,
 }
@@ -195,6 +202,8 @@ pub enum Stopped {
 
 /// A running node. Dropping it stops it at once; [`Node::shutdown`] takes leave of the others first.
 pub struct Node {
+    name: String,
+    role: NodeRole,
     mesh: Mesh,
     store: Arc<Store>,
     locations: LocationView,
@@ -226,17 +235,13 @@ impl Node {
             return Err(NodeError::NoJoin);
         }
         let store = if config.role.runs_tasks() { Store::start(&config.memory)? } else { Store::unlimited() };
-        let role = match config.role {
-            NodeRole::Scheduler => Role::Scheduler,
-            NodeRole::Auto => Role::Auto,
-            NodeRole::Worker => Role::Worker,
-        };
-        let keypair = config.data_dir.as_deref().filter(|_| config.role.may_lead()).map(data_dir::identity).transpose()?;
+        let keypair =
+            config.data_dir.as_deref().filter(|_| config.role.may_lead()).map(data_dir::identity).transpose()?;
         let mesh_config = MeshConfig {
             keypair,
             listen: config.listen.clone(),
             secret: config.secret.clone(),
-            member: MemberInfo { name: config.name.clone(), role, room: room(&config) },
+            member: member_info(&config),
             limits: MeshLimits::default(),
         };
         let served = ServedStore::new(store.clone());
@@ -249,7 +254,7 @@ impl Node {
     }
 
     async fn start_on(
-        config: NodeConfig,
+        mut config: NodeConfig,
         mesh: Mesh,
         events: mpsc::Receiver<MeshEvent>,
         store: Arc<Store>,
@@ -263,10 +268,19 @@ impl Node {
             host.spawn("registry", INBOX_FULL, move |inbox| RegistryActor::new(mesh, view, inbox, runtime))?
         };
         let leaders = Leaders::new();
+        let mut joined = None;
+        if config.role == NodeRole::Joining {
+            joined = join_any(&mesh, &config.join).await?;
+            let others = mesh.members();
+            let is_pinned = others.iter().any(|member| member.info.role == Role::Scheduler);
+            config.role = if is_pinned { NodeRole::Worker } else { NodeRole::Auto };
+            mesh.introduce(member_info(&config)).await?;
+        }
         let (stop, stopped) = watch::channel(None);
         let mut tasks = Vec::new();
         let candidacy = if config.role.may_lead() {
-            let own = own_member(&mesh, &config);
+            let (info, addrs) = (member_info(&config), mesh.listen_addrs());
+            let own = Member { node: mesh.node(), info, addrs, incarnation: 0 };
             let data = config.data_dir.as_deref();
             Some(Candidacy::start(&mesh, data, config.voters, &own).await?)
         } else {
@@ -290,15 +304,17 @@ impl Node {
         };
         // Before joining: others may ask at once.
         tasks.push(tokio::spawn(desk.watch(events)));
-        let joined = match (join_any(&mesh, &config.join).await, &candidacy) {
-            (Ok(joined), _) => joined,
-            // It has been part of a cluster before: the others may be about to come back too.
-            (Err(error), Some(candidacy)) if !candidacy.quorum.is_new() => {
-                tracing::warn!(%error, "nobody could be joined; waiting for others to come");
-                None
-            }
-            (Err(error), _) => return Err(error.into()),
-        };
+        if joined.is_none() {
+            joined = match (join_any(&mesh, &config.join).await, &candidacy) {
+                (Ok(joined), _) => joined,
+                // It has been part of a cluster before: the others may be about to come back too.
+                (Err(error), Some(candidacy)) if !candidacy.quorum.is_new() => {
+                    tracing::warn!(%error, "nobody could be joined; waiting for others to come");
+                    None
+                }
+                (Err(error), _) => return Err(error.into()),
+            };
+        }
         if let Some((candidacy, seat)) = candidacy.as_ref().zip(seat) {
             candidacy.take_part(config.role, joined.is_none(), &leaders, seat.term).await?;
         }
@@ -338,7 +354,21 @@ impl Node {
             registering = Some(tokio::spawn(worker.run(first, stop.clone())));
         }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop, mesh.clone())));
-        Ok(Node { mesh, store, locations, _host: host, candidacy, leaders, stopped, tasks, registering, leaving })
+        let (name, role) = (config.name, config.role);
+        Ok(Node {
+            name,
+            role,
+            mesh,
+            store,
+            locations,
+            _host: host,
+            candidacy,
+            leaders,
+            stopped,
+            tasks,
+            registering,
+            leaving,
+        })
     }
 
     /// This node's id.
@@ -354,6 +384,16 @@ impl Node {
     /// Its part of the mesh.
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
+    }
+
+    /// How the cluster is, as this node sees it.
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus::gather(&self.mesh, &self.name, &self.leaders, self.candidacy.as_ref())
+    }
+
+    /// What it does for the cluster, once it has joined.
+    pub fn role(&self) -> NodeRole {
+        self.role
     }
 
     /// The values that it holds.
@@ -405,6 +445,9 @@ impl Node {
         if let Some(registering) = &self.registering {
             registering.abort();
         }
+        if let Some(candidacy) = &self.candidacy {
+            candidacy.quorum.clone().shutdown().await;
+        }
         self.mesh.shutdown().await;
         // Much may be on disk. Fails only if the runtime ends first; then dropping the node does it.
         let store = Arc::clone(&self.store);
@@ -452,11 +495,15 @@ fn room(config: &NodeConfig) -> u64 {
     limit >> 20
 }
 
-/// This node as others will see it.
-fn own_member(mesh: &Mesh, config: &NodeConfig) -> Member {
-    let role = if config.role == NodeRole::Scheduler { Role::Scheduler } else { Role::Auto };
-    let info = MemberInfo { name: config.name.clone(), role, room: room(config) };
-    Member { node: mesh.node(), info, addrs: mesh.listen_addrs(), incarnation: 0 }
+/// What the node says of itself.
+fn member_info(config: &NodeConfig) -> MemberInfo {
+    let role = match config.role {
+        NodeRole::Scheduler => Role::Scheduler,
+        NodeRole::Auto => Role::Auto,
+        // Until it knows what it is.
+        NodeRole::Joining | NodeRole::Worker => Role::Worker,
+    };
+    MemberInfo { name: config.name.clone(), role, room: room(config), keeps: config.data_dir.is_some() }
 }
 
 /// Where peers of the scheduler are sent, on a node that may hold it.
@@ -522,14 +569,13 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let nested: Arc<dyn std::any::Any + Send + Sync> =
-        Arc::new(Nested::new(
-            mesh.clone(),
-            leaders.clone(),
-            config.name.clone(),
-            config.memory.clone(),
-            runtime.clone(),
-        ));
+    let nested: Arc<dyn std::any::Any + Send + Sync> = Arc::new(Nested::new(
+        mesh.clone(),
+        leaders.clone(),
+        config.name.clone(),
+        config.memory.clone(),
+        runtime.clone(),
+    ));
     let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(nested), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {

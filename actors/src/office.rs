@@ -204,16 +204,16 @@ impl Office {
         let first_job = ledger.jobs_below;
         quorum.propose(Entry::JobsBelow(Scheduler::jobs_below(first_job))).await?;
         let term = self.candidacy.term(of_quorum);
-        let header = Header {
-            config: self.config.clone(),
-            term,
-            first_job,
-            has_ledger: true,
-            started_unix_ms: unix_ms(),
-        };
+        let header =
+            Header { config: self.config.clone(), term, first_job, has_ledger: true, started_unix_ms: unix_ms() };
         let recording = self.record.as_ref().and_then(|record| start_recording(record, &header));
         let expected = if is_first { Vec::new() } else { self.workers() };
-        tracing::info!(term = term.number(), kept = ledger.kept.len(), workers = expected.len(), "this node takes office");
+        tracing::info!(
+            term = term.number(),
+            kept = ledger.kept.len(),
+            workers = expected.len(),
+            "this node takes office"
+        );
         self.leaders.hear(term, self.mesh.node());
         self.inbox.push(Input::TakeOffice(Box::new(TakeOffice {
             header,

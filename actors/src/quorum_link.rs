@@ -30,9 +30,11 @@ pub(crate) struct MeshTransport {
 
 struct Peers {
     mesh: Mesh,
-    /// A peer's entry is locked while its link is opened.
-    links: Mutex<HashMap<NodeId, Arc<tokio::sync::Mutex<Option<Arc<Peer>>>>>>,
+    links: Mutex<HashMap<NodeId, Slot>>,
 }
+
+/// The link to a peer, if there is one. Locked while it is opened.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Peer>>>>;
 
 /// A link, and who waits for what on it.
 struct Peer {
@@ -69,7 +71,8 @@ impl Peers {
         }
         let hello = encode_one(&Hello::Quorum).map_err(failed)?;
         let opened = timeout(OPEN_TIMEOUT, self.mesh.open_link(node, hello)).await;
-        let link = opened.map_err(|_| TransportError("a link could not be opened in time".to_owned()))?.map_err(failed)?;
+        let link =
+            opened.map_err(|_| TransportError("a link could not be opened in time".to_owned()))?.map_err(failed)?;
         let peer = Arc::new(Peer { tx: link.tx, waiting: Mutex::default() });
         tokio::spawn(take_answers(Arc::downgrade(&peer), link.rx));
         *slot = Some(Arc::clone(&peer));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
-use starling_core::ids::{NodeId, TaskId};
+use starling_core::ids::{NodeId, TaskId, Term};
 use starling_core::registry::{Delta, Digest, Registry};
 use starling_core::wire::INLINE_RESULT_BYTES_MAX;
 use starling_runtime::inbox::Inbox;
@@ -27,6 +27,8 @@ const QUIET_ROUND: Duration = Duration::from_secs(5);
 const NEWS_FRESH: Duration = Duration::from_secs(2);
 /// How many nodes are asked a round.
 const ASKED: usize = 2;
+/// Who leads does not matter here.
+const OF_NO_TERM: Term = Term(0);
 /// How many changes are told at once.
 const CHANGES_MAX: usize = 20_000;
 
@@ -249,9 +251,9 @@ impl Vital for RegistryActor {
 pub(crate) async fn serve(link: Link, inbox: Inbox<Input>) {
     let peer = link.peer;
     let outbox = Outbox::new();
-    outbox.start(link.tx);
+    outbox.start(link.tx, OF_NO_TERM);
     inbox.extend_when_free([Input::Link { peer, outbox }]).await;
-    let mut messages = MessageReceiver::new(link.rx);
+    let mut messages = MessageReceiver::new(link.rx, OF_NO_TERM);
     loop {
         match messages.recv(peer).await {
             Ok(Some(messages)) => inbox.extend_when_free([Input::FromPeer { peer, messages }]).await,

@@ -53,6 +53,8 @@ pub struct MemberStatus {
     pub name: String,
     /// What it is for.
     pub role: Role,
+    /// Whether it comes back as the same node when it is started again, with what it had agreed to.
+    pub keeps: bool,
     /// Where it can be dialled.
     pub addrs: Vec<String>,
 }
@@ -77,6 +79,7 @@ impl NodeStatus {
             node: member.node,
             name: member.info.name,
             role: member.info.role,
+            keeps: member.info.keeps,
             addrs: member.addrs.iter().map(ToString::to_string).collect(),
         });
         NodeStatus {

@@ -36,7 +36,7 @@ async fn node(name: &str) -> (Mesh, mpsc::Receiver<MeshEvent>) {
         keypair: None,
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         secret: None,
-        member: MemberInfo { name: name.to_owned(), role: Role::Worker, room: 0 },
+        member: MemberInfo { name: name.to_owned(), role: Role::Worker, room: 0, keeps: false },
         limits: MeshLimits::default(),
     };
     Mesh::start(config, Arc::new(Blocks { big: Bytes::from(vec![7; BIG]) })).await.unwrap()

@@ -31,10 +31,8 @@ mod replay;
 mod serve;
 #[cfg(feature = "frame")]
 mod sql;
-#[allow(dead_code, reason = "not a command yet: nodes tell no status")]
 mod status;
 mod submit;
-#[allow(dead_code, reason = "not a command yet: nodes tell no status")]
 mod survival;
 
 use config::ConfigError;

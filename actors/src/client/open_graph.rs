@@ -95,7 +95,8 @@ impl OpenGraph {
         let mut said: Vec<FromClient> = Vec::new();
         for tasks in pieces(tasks.into_values()) {
             let failed = tasks.iter().map(|spec| spec.task.index);
-            let failed = failed.filter_map(|index| failures.get(&index).map(|failure| (index, failure.clone()))).collect();
+            let failed =
+                failed.filter_map(|index| failures.get(&index).map(|failure| (index, failure.clone()))).collect();
             said.push(FromClient::Restore { job, token, tasks, values: Vec::new(), failed, end: None });
             token += 1;
         }
@@ -181,7 +182,10 @@ mod tests {
         graph
     }
 
-    fn said(messages: &[FromClient]) -> (Vec<(u32, bool)>, Vec<u32>, Vec<u32>, Option<u32>) {
+    /// Tasks and whether they are wanted, values, failures, the end.
+    type Said = (Vec<(u32, bool)>, Vec<u32>, Vec<u32>, Option<u32>);
+
+    fn said(messages: &[FromClient]) -> Said {
         let mut all = (Vec::new(), Vec::new(), Vec::new(), None);
         for message in messages {
             let FromClient::Restore { tasks, values, failed, end, .. } = message else { panic!("{message:?}") };
@@ -197,12 +201,8 @@ mod tests {
     fn what_is_held_and_what_that_needs_is_said_again_and_nothing_else() {
         let tasks = vec![spec(0, &[]), spec(1, &[0]), spec(2, &[0]), spec(4, &[1, 3]), spec(5, &[2]), spec(6, &[])];
         let mut graph = graph(tasks, &[3, 7]);
-        let failure = TaskFailure {
-            task: TaskId::new(JOB, 6),
-            name: String::new(),
-            node: None,
-            cause: FailureCause::Cancelled,
-        };
+        let failure =
+            TaskFailure { task: TaskId::new(JOB, 6), name: String::new(), node: None, cause: FailureCause::Cancelled };
         let failures = [(6, failure)].into_iter().collect();
         let is_held = |index| [4, 6].contains(&index);
         let expected = (vec![(0, false), (1, false), (4, true), (6, true)], vec![3], vec![6], Some(8));

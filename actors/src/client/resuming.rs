@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use starling_core::failure::TaskFailure;
 use starling_core::fixed::FixedMap;
 use starling_core::ids::TaskId;
@@ -39,6 +40,12 @@ impl Client {
 }
 
 impl State {
+    /// This frame was sent, or will be said again. With it, all numbers below `end` have been said.
+    pub(super) fn has_said(&mut self, frame: Bytes, end: u32) {
+        self.said = end;
+        self.open_graph.push(frame);
+    }
+
     /// These tasks are given up.
     pub(super) fn give_up(&mut self, tasks: impl Iterator<Item = u32>) {
         for index in tasks {

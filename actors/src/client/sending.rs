@@ -181,10 +181,7 @@ impl Sending<'_> {
     async fn send_kept(&mut self, message: &FromClient, end: u32) {
         match frame_with(self.term, message) {
             Ok(frame) => {
-                let mut state = self.client.lock();
-                state.said = end;
-                state.open_graph.push(frame.clone());
-                drop(state);
+                self.client.lock().has_said(frame.clone(), end);
                 self.send_frame(frame).await;
             }
             Err(error) => self.fail(error.into()),

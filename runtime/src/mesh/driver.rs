@@ -157,6 +157,11 @@ impl Driver {
             Cmd::Close { conn } => {
                 self.swarm.close_connection(conn);
             }
+            Cmd::Introduce { info, done } => {
+                self.membership.introduce(Instant::now(), info);
+                self.perform();
+                done.send(()).ok();
+            }
             Cmd::Leave { done } => {
                 self.leaving = true;
                 let farewell = PeerMsg::Sync { me: None, reports: vec![self.membership.farewell()] };
@@ -418,11 +423,14 @@ impl Driver {
         let out = &mut self.membership.out;
         let (packets, down) = (std::mem::take(&mut out.packets), std::mem::take(&mut out.down));
         let (changed, renewed) = (std::mem::take(&mut out.changed), std::mem::take(&mut out.renewed));
+        let introduced = std::mem::take(&mut out.introduced);
         if self.leaving {
             return;
         }
         if renewed {
             tracing::warn!("the others took this node for down; it comes back");
+        }
+        if renewed || introduced {
             let me = PeerMsg::Sync { me: Some(self.membership.me().clone()), reports: Vec::new() };
             self.tell_neighbours(&me);
         }
@@ -432,7 +440,7 @@ impl Driver {
         for (ident, reason) in &down {
             self.forget(ident, *reason);
         }
-        if changed || renewed || !down.is_empty() {
+        if changed || renewed || introduced || !down.is_empty() {
             let reasons: Vec<_> = down.iter().map(|(ident, reason)| (ident.node(), *reason)).collect();
             self.shared.view.send_if_modified(|view| {
                 let view = Arc::make_mut(view);

@@ -66,7 +66,7 @@ mod tests {
 
     fn member(id: u8, incarnation: u64) -> (NodeId, Member) {
         let node = NodeId([id; 32]);
-        let info = MemberInfo { name: format!("node {id}"), role: Role::Worker, room: 0 };
+        let info = MemberInfo { name: format!("node {id}"), role: Role::Worker, room: 0, keeps: false };
         (node, Member { node, info, addrs: Vec::new(), incarnation })
     }
 

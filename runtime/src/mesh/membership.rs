@@ -212,6 +212,8 @@ pub(crate) struct Outbox {
     pub(crate) changed: bool,
     /// Whether this node has a new identity, which everybody whom it is connected with must be told.
     pub(crate) renewed: bool,
+    /// This node is to be known as something else.
+    pub(crate) introduced: bool,
     timers: Vec<(Timer<Ident>, Duration)>,
 }
 
@@ -297,6 +299,16 @@ impl Membership {
         }
         let outcome = self.foca.apply_many(reports.into_iter(), true, &mut self.out);
         self.note("met", outcome);
+        self.schedule(now);
+    }
+
+    /// This node is to be known as this from now on.
+    pub(crate) fn introduce(&mut self, now: Instant, info: MemberInfo) {
+        let IdentData { node, incarnation, addrs, .. } = &*self.me().0;
+        let me = Ident::new(*node, incarnation + 1, info, addrs.clone());
+        let outcome = self.foca.change_identity(me, &mut self.out);
+        self.out.introduced = true;
+        self.note("introduce", outcome);
         self.schedule(now);
     }
 

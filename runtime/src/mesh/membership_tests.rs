@@ -18,7 +18,7 @@ fn node(id: u8) -> NodeId {
 }
 
 fn ident(id: u8, incarnation: u64) -> Ident {
-    let info = MemberInfo { name: format!("node {id}"), role: Role::Worker, room: 0 };
+    let info = MemberInfo { name: format!("node {id}"), role: Role::Worker, room: 0, keeps: false };
     Ident::new(node(id), incarnation, info, vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()])
 }
 
@@ -169,7 +169,7 @@ fn a_node_whose_clock_went_back_takes_a_later_incarnation_than_its_earlier_run()
 fn what_is_out_of_bounds_is_not_remembered() {
     let mut machine = machine(ident(1, 1), 1);
     let addr = || "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-    let named = |name: &str| MemberInfo { name: name.to_owned(), role: Role::Client, room: 0 };
+    let named = |name: &str| MemberInfo { name: name.to_owned(), role: Role::Client, room: 0, keeps: false };
     let insane = [
         Ident::new(node(2), 1, named(&"x".repeat(NAME_BYTES_MAX + 1)), Vec::new()),
         Ident::new(node(3), 1, named("x"), vec![addr(); ADDRS_MAX + 1]),

@@ -78,6 +78,8 @@ pub struct MemberInfo {
     pub role: Role,
     /// How much it can hold, in megabytes of memory.
     pub room: u64,
+    /// Whether it comes back as the same node when it is started again.
+    pub keeps: bool,
 }
 
 /// A live member.
@@ -293,6 +295,13 @@ impl Mesh {
         }
         // What the first address came to tells a person most.
         Err(failure.unwrap_or(MeshError::Closed))
+    }
+
+    /// Is known to the others as this from now on.
+    pub async fn introduce(&self, info: MemberInfo) -> Result<(), MeshError> {
+        let (done, told) = oneshot::channel();
+        self.shared().cmds.send(Cmd::Introduce { info, done }).await.map_err(|_| MeshError::Closed)?;
+        told.await.map_err(|_| MeshError::Closed)
     }
 
     /// The live members, this node among them, as of the latest gossip.

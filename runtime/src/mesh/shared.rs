@@ -17,7 +17,7 @@ use super::bulk::Pool;
 use super::link::{self, Link, LinkLimits, LinkSender};
 use super::net::Conn;
 use super::wire::PeerMsg;
-use super::{BlockStore, DownReason, Member, MeshError, MeshEvent, MeshLimits, Role};
+use super::{BlockStore, DownReason, Member, MemberInfo, MeshError, MeshEvent, MeshLimits, Role};
 use crate::secret::ClusterSecret;
 
 /// How long a node has to make a control connection that we could not make.
@@ -41,6 +41,8 @@ pub(crate) enum Cmd {
     Said { conn: ConnectionId, node: NodeId, msg: PeerMsg },
     /// A connection is of no use.
     Close { conn: ConnectionId },
+    /// Be known as this.
+    Introduce { info: MemberInfo, done: oneshot::Sender<()> },
     /// Tell everybody that this node leaves.
     Leave { done: oneshot::Sender<()> },
 }

@@ -86,7 +86,7 @@ impl Setup {
     pub(crate) async fn try_start(self) -> Result<Node, MeshError> {
         let Setup { listen, secret, role, keypair, limits } = self;
         let store = Arc::new(MapStore::default());
-        let member = MemberInfo { name: format!("{role:?}"), role, room: 0 };
+        let member = MemberInfo { name: format!("{role:?}"), role, room: 0, keeps: false };
         let config = MeshConfig { keypair, listen, secret, member, limits };
         let (mesh, events) = Mesh::start(config, store.clone()).await?;
         Ok(Node { mesh, events, store })

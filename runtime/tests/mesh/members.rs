@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use starling_core::ids::NodeId;
-use starling_runtime::mesh::{DownReason, Member, Mesh, MeshError, MeshEvent, MeshLimits, Multiaddr, identity};
+use starling_runtime::mesh::{
+    DownReason, Member, MemberInfo, Mesh, MeshError, MeshEvent, MeshLimits, Multiaddr, Role, identity,
+};
 use tokio::net::TcpListener;
 
 use crate::common::{Node, Setup, cluster, until, within};
@@ -221,4 +224,28 @@ async fn meshes_come_and_go_in_one_process_and_leave_nothing_behind() {
         drop(nodes);
     }
     until("all tasks to end", || runtime.metrics().num_alive_tasks() <= before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_introduces_itself_anew_is_known_as_that_and_keeps_its_links() {
+    let (mut first, second) = (Setup::scheduler().start().await, Setup::default().start().await);
+    second.join(&first).await;
+    let (mut near, (mut far, _)) =
+        (second.mesh.open_link(first.id(), Bytes::from_static(b"hello")).await.unwrap(), first.link().await);
+    let info = MemberInfo { name: "renamed".to_owned(), role: Role::Auto, room: 7, keeps: true };
+    second.mesh.introduce(info.clone()).await.unwrap();
+    let node = second.id();
+    let member = first
+        .event(|event| match event {
+            MeshEvent::MemberUp(member) if member.node == node && member.info.role == Role::Auto => Some(member),
+            MeshEvent::MemberDown { node: gone, .. } if gone == node => panic!("it was taken for down"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(member.info, info);
+    near.tx.send(Bytes::from_static(b"still")).await.unwrap();
+    assert_eq!(far.rx.recv().await.unwrap(), "still");
+    far.tx.send(Bytes::from_static(b"here")).await.unwrap();
+    assert_eq!(near.rx.recv().await.unwrap(), "here");
+    second.knows(&[first.id()]).await;
 }

@@ -33,6 +33,8 @@ pub(super) struct ConfigFile {
     pub(super) saturation_ms: Option<u64>,
     pub(super) tasks_max: Option<u64>,
     pub(super) record: Option<PathBuf>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) voters: Option<usize>,
     record_limit: Option<String>,
     pub(super) name: Option<String>,
 }

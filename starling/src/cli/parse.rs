@@ -8,8 +8,8 @@ use starling_runtime::mesh::{Multiaddr, parse_addr};
 
 use super::CliError;
 
-pub(super) fn parse_addrs(texts: &[String]) -> Result<Vec<Multiaddr>, CliError> {
-    Ok(texts.iter().map(|text| parse_addr(text)).collect::<Result<Vec<_>, _>>()?)
+pub(super) fn parse_addrs(texts: &[impl AsRef<str>]) -> Result<Vec<Multiaddr>, CliError> {
+    Ok(texts.iter().map(|text| parse_addr(text.as_ref())).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// Bytes from a text such as `512MiB`, `4GB` or `1000000`.

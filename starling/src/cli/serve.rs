@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use starling_actors::{Node, NodeConfig, NodeRole, RecordConfig, Stopped};
 use starling_core::spec::Resources;
-use starling_runtime::mesh::Multiaddr;
+use starling_runtime::mesh::{Multiaddr, Protocol};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::ConfigFile;
 use super::connection::{ConnectionOptions, secret};
 use super::memory::MemoryOptions;
 use super::parse::{parse_addrs, parse_record_limit, parse_resources};
+use super::status::StatusView;
 use super::{CliError, block_on, tell};
 
 /// How long a worker that is to leave waits for the scheduler's leave.
@@ -21,9 +22,23 @@ const RETIRE_PATIENCE: Duration = Duration::from_secs(60);
 /// How the node is to be.
 #[derive(Debug, Args)]
 pub(super) struct NodeOptions {
-    /// What the node does. Without it, a node that joins others is a worker, and one that does not is the scheduler.
+    /// What the node does: only schedule, before all others; only work; or work, and schedule when it is elected to, which is what
+    /// a node does without this option, unless it joins a cluster that has a scheduler of its own.
     #[arg(long, value_enum)]
     role: Option<Role>,
+
+    /// Where a node that may schedule keeps its identity and its part of the log. The default is a place of the user's own, by
+    /// the port that it listens on.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+
+    /// Keep nothing: a scheduler that is started again knows no detached job and no data set of before.
+    #[arg(long, conflicts_with = "data_dir")]
+    no_data_dir: bool,
+
+    /// How many nodes vote on who schedules, at most: 1, 3 or 5. The default is 3.
+    #[arg(long, value_name = "N", value_parser = parse_voters)]
+    voters: Option<usize>,
 
     #[command(flatten)]
     connection: ConnectionOptions,
@@ -78,6 +93,7 @@ pub(super) struct NodeOptions {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Role {
     Scheduler,
+    Auto,
     Worker,
 }
 
@@ -93,8 +109,9 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
         Some(Role::Scheduler) => NodeRole::Scheduler,
         Some(Role::Worker) if join.is_empty() => return Err(CliError::WorkerWithoutJoin),
         Some(Role::Worker) => NodeRole::Worker,
-        None if join.is_empty() => NodeRole::Scheduler,
-        None => NodeRole::Worker,
+        Some(Role::Auto) => NodeRole::Auto,
+        None if join.is_empty() => NodeRole::Auto,
+        None => NodeRole::Joining,
     };
     options.check_role(role)?;
     let listen_texts = if options.listen.is_empty() { &file.listen } else { &options.listen };
@@ -102,8 +119,8 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
         match (options.no_listen || (file.no_listen && options.listen.is_empty()), listen_texts.is_empty(), role) {
             (true, _, _) => Vec::new(),
             (false, false, _) => parse_addrs(listen_texts)?,
-            (false, true, NodeRole::Scheduler) => parse_addrs(&["/ip4/0.0.0.0/tcp/8786".to_owned()])?,
-            (false, true, NodeRole::Worker) => parse_addrs(&["/ip4/0.0.0.0/tcp/0".to_owned()])?,
+            (false, true, NodeRole::Scheduler | NodeRole::Auto) if join.is_empty() => parse_addrs(&[DEFAULT_LISTEN])?,
+            (false, true, _) => parse_addrs(&["/ip4/0.0.0.0/tcp/0"])?,
         };
     let defaults = NodeConfig::new(role);
     let nthreads = options.threads.or(file.threads).unwrap_or(defaults.nthreads);
@@ -117,7 +134,14 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
     let saturation = saturation_ms.map_or(defaults.saturation, Duration::from_millis);
     let tasks_max = options.tasks_max.or(file.tasks_max).unwrap_or(defaults.tasks_max);
     let record = record(options, file)?;
-    let is_first = role == NodeRole::Scheduler && join.is_empty();
+    let is_first = join.is_empty();
+    let data_dir = if options.no_data_dir || !role.may_lead() {
+        None
+    } else {
+        let own = options.data_dir.clone().or_else(|| file.data_dir.clone());
+        own.or_else(|| default_data_dir(&listen))
+    };
+    let voters = options.voters.or(file.voters).unwrap_or(defaults.voters);
     let secret = secret(&options.connection, file, is_first)?;
     if secret.is_none() {
         tell(format_args!(
@@ -139,7 +163,34 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
         saturation,
         tasks_max,
         record,
+        data_dir,
+        voters,
     })
+}
+
+/// Where a first node listens.
+const DEFAULT_LISTEN: &str = "/ip4/0.0.0.0/tcp/8786";
+
+fn parse_voters(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("1, 3 or 5 nodes vote".to_owned()),
+    }
+}
+
+/// A folder of the user's own for state, by the port. A node whose port the system chooses is another one each time.
+fn default_data_dir(listen: &[Multiaddr]) -> Option<PathBuf> {
+    let port = listen.iter().flat_map(|addr| addr.iter()).find_map(|part| match part {
+        Protocol::Tcp(port) if port > 0 => Some(port),
+        _ => None,
+    })?;
+    let folder = std::env::var_os("XDG_STATE_HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
+    Some(folder.join("starling").join(format!("node-{port}")))
 }
 
 /// The record to keep, if one is asked for. A limit alone asks for none.
@@ -154,7 +205,10 @@ impl NodeOptions {
     fn check_role(&self, role: NodeRole) -> Result<(), CliError> {
         let misplaced = match role {
             NodeRole::Scheduler => vec![(self.resources.is_some(), "--resources", "worker")],
+            NodeRole::Auto | NodeRole::Joining => Vec::new(),
             NodeRole::Worker => vec![
+                (self.data_dir.is_some(), "--data-dir", "scheduler"),
+                (self.voters.is_some(), "--voters", "scheduler"),
                 (self.allowed_failures.is_some(), "--allowed-failures", "scheduler"),
                 (self.saturation_ms.is_some(), "--saturation-ms", "scheduler"),
                 (self.tasks_max.is_some(), "--tasks-max", "scheduler"),
@@ -176,7 +230,7 @@ fn host_name() -> Option<String> {
 
 async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
     let mut interrupts = Interrupts::listen()?;
-    let (role, listens) = (config.role, !config.listen.is_empty());
+    let listens = !config.listen.is_empty();
     let node = tokio::select! {
         node = Node::start(config) => node?,
         () = interrupts.next() => return Ok(()),
@@ -184,14 +238,24 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
     for addr in node.listen_addrs() {
         tell(format_args!("listening on {addr}"));
     }
+    let role = node.role();
+    let join = reachable(&node.listen_addrs()).map_or("ADDRESS".to_owned(), ToString::to_string);
     match role {
-        NodeRole::Scheduler => tell(format_args!(
-            "scheduler {} is ready; on the other machines run: node --join {}",
-            node.id(),
-            reachable(&node.listen_addrs()).map_or("ADDRESS".to_owned(), ToString::to_string)
-        )),
-        NodeRole::Worker if listens => tell(format_args!("worker {} is ready", node.id())),
-        NodeRole::Worker => tell(format_args!("worker {} is ready; it opens no port", node.id())),
+        NodeRole::Scheduler => {
+            tell(format_args!("scheduler {} is ready; on the other machines run: node --join {join}", node.id()));
+        }
+        NodeRole::Auto => {
+            tell(format_args!("node {} is ready; on the other machines run: node --join {join}", node.id()));
+        }
+        NodeRole::Joining | NodeRole::Worker if listens => tell(format_args!("worker {} is ready", node.id())),
+        NodeRole::Joining | NodeRole::Worker => {
+            tell(format_args!("worker {} is ready; it opens no port", node.id()));
+        }
+    }
+    if role.may_lead() {
+        for sentence in StatusView::of(&node.status()).cannot_survive {
+            tell(format_args!("{sentence}"));
+        }
     }
     tokio::select! {
         stopped = node.stopped() => return ended(stopped),
@@ -221,7 +285,7 @@ fn ended(stopped: Stopped) -> Result<(), CliError> {
 async fn leave(node: Node, role: NodeRole) {
     match role {
         NodeRole::Scheduler => tell(format_args!("leaving; press Ctrl-C again to stop at once")),
-        NodeRole::Worker => {
+        NodeRole::Auto | NodeRole::Joining | NodeRole::Worker => {
             tell(format_args!(
                 "leaving, once what only this worker holds is elsewhere; press Ctrl-C again to stop at once"
             ));
@@ -294,8 +358,10 @@ mod tests {
         let scheduler = config(&["--role", "scheduler"]);
         assert_eq!(scheduler.role, NodeRole::Scheduler);
         assert_eq!(scheduler.listen, [parse_addr("/ip4/0.0.0.0/tcp/8786").unwrap()]);
+        assert!(scheduler.data_dir.is_some_and(|path| path.ends_with("starling/node-8786")));
         let worker = config(&["--join", "10.12.0.10:8786"]);
-        assert_eq!(worker.role, NodeRole::Worker);
+        assert_eq!(worker.role, NodeRole::Joining);
+        assert_eq!(worker.data_dir, None);
         assert_eq!(worker.join, [parse_addr("/ip4/10.12.0.10/tcp/8786").unwrap()]);
     }
 
@@ -358,7 +424,7 @@ mod tests {
             ["--tasks-max", "1000"],
         ];
         for args in of_scheduler {
-            let mut all = vec!["--join", "10.12.0.10:8786"];
+            let mut all = vec!["--role", "worker", "--join", "10.12.0.10:8786"];
             all.extend(args);
             assert!(matches!(error(&all), CliError::OfOtherRole { option, .. } if option == args[0]));
         }

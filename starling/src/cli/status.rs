@@ -4,12 +4,14 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
-use starling_core::ids::NodeId;
+use starling_actors::{MemberStatus, NodeStatus};
+use starling_core::ids::{NodeId, Term};
 use starling_runtime::mesh::Role;
 
 use super::CliError;
 use super::connection::ConnectionOptions;
 use super::listing::{Align, Output, plain, table};
+use super::survival::{Voter, cannot_survive};
 
 /// Which cluster, and how it is told.
 #[derive(Debug, Args)]
@@ -68,12 +70,49 @@ fn role_name<S: serde::Serializer>(role: &Role, serializer: S) -> Result<S::Ok, 
 fn name_of(role: Role) -> &'static str {
     match role {
         Role::Scheduler => "scheduler",
+        Role::Auto => "auto",
         Role::Worker => "worker",
         Role::Client => "client",
     }
 }
 
 impl StatusView {
+    /// What a node has said of its cluster.
+    pub(super) fn of(status: &NodeStatus) -> StatusView {
+        let member = |node: NodeId| status.members.iter().find(|member| member.node == node);
+        let name = |node: NodeId| member(node).map_or_else(|| node.to_string(), |member| member.name.clone());
+        let mut members: Vec<&MemberStatus> =
+            status.members.iter().filter(|member| member.role != Role::Client).collect();
+        members.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
+        let quorum = status.quorum.as_ref();
+        let voters = quorum.map_or(&[][..], |quorum| &quorum.voters);
+        let standing: Vec<Voter> = voters
+            .iter()
+            .map(|node| Voter {
+                name: name(*node),
+                is_live: member(*node).is_some(),
+                has_data: member(*node).is_some_and(|member| member.keeps),
+            })
+            .collect();
+        let runs_tasks = |member: &&&MemberStatus| matches!(member.role, Role::Auto | Role::Worker);
+        let workers: Vec<String> = members.iter().filter(runs_tasks).map(|member| member.name.clone()).collect();
+        StatusView {
+            term: status.term.map_or(0, Term::number),
+            leader: status.leader.map(name),
+            voters: voters
+                .iter()
+                .map(|node| VoterView { node: *node, name: name(*node), is_live: member(*node).is_some() })
+                .collect(),
+            members: members
+                .iter()
+                .map(|member| MemberView { name: member.name.clone(), role: member.role, addrs: member.addrs.clone() })
+                .collect(),
+            problems: quorum.and_then(|quorum| quorum.problem.clone()).into_iter().collect(),
+            // A node that is no part of the quorum does not know who votes.
+            cannot_survive: if quorum.is_some() { cannot_survive(&standing, &workers) } else { Vec::new() },
+        }
+    }
+
     /// As it is printed, with the last line's end.
     pub(super) fn shown(&self, output: Output) -> Result<String, CliError> {
         match output {
