@@ -247,5 +247,5 @@ async fn a_node_that_introduces_itself_anew_is_known_as_that_and_keeps_its_links
     assert_eq!(far.rx.recv().await.unwrap(), "still");
     far.tx.send(Bytes::from_static(b"here")).await.unwrap();
     assert_eq!(near.rx.recv().await.unwrap(), "here");
-    second.knows(&[first.id()]).await;
+    second.knows(&[first.id(), second.id()]).await;
 }
