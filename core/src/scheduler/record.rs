@@ -331,18 +331,31 @@ impl Job {
         Some(old)
     }
 
+    /// Weeds forgotten tasks out of all lists of dependents, so that records may be put in their places.
+    pub(super) fn forget_dependents(&mut self) {
+        let indices: Vec<u32> = self.iter().map(|(index, _)| index).collect();
+        for index in indices {
+            self.weed_dependents(index);
+        }
+    }
+
+    fn weed_dependents(&mut self, index: u32) {
+        let Some(record) = self.get_mut(index) else { return };
+        let mut dependents = std::mem::take(&mut record.dependents);
+        dependents.retain(|dependent| self.get(*dependent).is_some());
+        dependents.shrink_to_fit();
+        if let Some(record) = self.get_mut(index) {
+            record.dependents = dependents;
+        }
+    }
+
     /// One dependent of `index` was forgotten. Long lists lose their forgotten entries when these are the most.
     pub(super) fn drop_dependent(&mut self, index: u32) {
         let Some(record) = self.get_mut(index) else { return };
         record.dependents_live -= 1;
         let live = record.dependents_live as usize;
         if record.dependents.len() > DEPENDENTS_COMPACTED_MIN && record.dependents.len() > 2 * live {
-            let mut dependents = std::mem::take(&mut record.dependents);
-            dependents.retain(|dependent| self.get(*dependent).is_some());
-            dependents.shrink_to_fit();
-            if let Some(record) = self.get_mut(index) {
-                record.dependents = dependents;
-            }
+            self.weed_dependents(index);
         }
     }
 

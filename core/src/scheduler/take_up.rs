@@ -97,6 +97,9 @@ impl Scheduler {
     ) {
         all.sort_by_key(Again::index);
         all.dedup_by_key(|again| again.index());
+        if let Some(job) = self.jobs.job_mut(job_id) {
+            job.forget_dependents();
+        }
         let submission = self.submission;
         self.submission = self.submission.wrapping_add(1);
         for (again, order) in all.into_iter().zip(0..) {
