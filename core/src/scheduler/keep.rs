@@ -19,8 +19,8 @@ use super::{Effects, Scheduler};
 /// How many kept tasks clients may watch, all together.
 const WATCHED_MAX: usize = 1_000_000;
 
-/// How many job ids are in reserve when more are reserved, and how many then.
-const JOBS_RESERVED: u32 = 1 << 16;
+/// How many job ids are reserved at a time: more, when half of them are used. Few in tests, which open that many jobs.
+const JOBS_RESERVED: u32 = if cfg!(test) { 64 } else { 1 << 16 };
 
 /// How many requests to keep or to forget may wait for the ledger.
 const ASKED_MAX: usize = 10_000;

@@ -134,12 +134,13 @@ impl Scheduler {
                 let Some(failure) = failure else { return };
                 self.fail(task, failure, effects);
             }
+            _ if !is_wanted => {}
             State::Erred { failure: why } if failure.is_none() => {
                 let message = ToClient::Failed { task, failure: (**why).clone() };
                 self.tell_holder(task, message, effects);
             }
             State::Memory { .. } => self.announce(task, effects),
-            State::Released if is_wanted => self.require(task, effects),
+            State::Released => self.require(task, effects),
             _ => {}
         }
     }
@@ -274,7 +275,6 @@ impl Scheduler {
         let phase = if is_suspended { Phase::Suspended } else { Phase::Begun };
         let position = self.pool.begin(slot, task, expected_us, phase, self.now);
         self.jobs.set_state(task, State::Processing { worker: slot, position, expected_us, phase });
-        self.roomy.push(slot);
     }
 
     /// What cannot be computed is there, or lost.
