@@ -40,7 +40,7 @@ pub(crate) enum Input {
     Event(Event),
     /// A peer puts a value into the store, and waits for the answer: nothing, or why not.
     Put { task: TaskId, value: Admitted, answer: SyncSender<Result<(), String>> },
-    /// The link to the scheduler is closed.
+    /// The link to the scheduler is closed. Outputs stay, and stay published.
     SchedulerLost,
     /// What was held back for more of the kind has waited long enough.
     Flush,
@@ -244,9 +244,13 @@ impl WorkerActor {
     }
 
     fn say(&mut self, message: FromWorker) {
-        match message {
-            FromWorker::Finished { task, nbytes, .. } => self.publish(task, nbytes),
-            FromWorker::Replica { task } => self.publish(task, self.store.nbytes_of(task)),
+        match &message {
+            FromWorker::Finished { task, nbytes, .. } => self.publish(*task, *nbytes),
+            FromWorker::Replica { task } => self.publish(*task, self.store.nbytes_of(*task)),
+            // Some of it may have come while there was no scheduler.
+            FromWorker::Inventory(inventory) => {
+                inventory.outputs.iter().for_each(|(task, _, nbytes)| self.publish(*task, *nbytes));
+            }
             _ => {}
         }
         self.to_scheduler.push(message);
@@ -311,7 +315,12 @@ impl Vital for WorkerActor {
 
     fn input(&mut self, input: Input) {
         match input {
-            Input::Registered { outbox } => self.outbox = Some(outbox),
+            Input::Registered { outbox } => {
+                // What is begun or ended by now is told of as such.
+                self.perform();
+                self.outbox = Some(outbox);
+                self.event(Event::Registered);
+            }
             Input::FromScheduler(messages) => {
                 let now = self.now();
                 for message in messages {
@@ -328,7 +337,7 @@ impl Vital for WorkerActor {
             Input::SchedulerLost => {
                 self.perform();
                 self.outbox = None;
-                // What was held back would mean something else to the next one.
+                // What was held back, or has not reached it, is told to the next one by the inventory.
                 self.to_scheduler.clear();
                 self.event(Event::SchedulerLost);
             }

@@ -123,7 +123,7 @@ pub struct Cluster {
     pub(crate) workers: BTreeMap<WorkerId, usize>,
     workers_next: u32,
     pub(crate) clients: BTreeMap<ClientId, Client>,
-    clients_next: u32,
+    pub(crate) clients_next: u32,
     nested: Vec<Nested>,
     /// How often each task has run.
     pub(crate) runs: BTreeMap<TaskId, u8>,
@@ -297,14 +297,14 @@ impl Cluster {
                 self.tell_scheduler(scheduler::Event::ClientLost { client })?;
                 self.wake_nested();
             }
-            Happening::NodeRegisters { node } => self.register(node),
+            Happening::NodeRegisters { node } => self.register(node)?,
             Happening::NodeDeed { node, life, deed } => self.node_does(node, life, deed)?,
             Happening::NodePauses { node, is_paused } => {
                 self.nodes[node].set_paused(Time(self.now), is_paused);
                 self.after_node(node)?;
             }
             Happening::NodeWantsToLeave { node } => {
-                if self.nodes[node].session.is_some() {
+                if self.nodes[node].is_alive {
                     self.nodes[node].handle(Time(self.now), worker::Event::LeaveWanted);
                     self.after_node(node)?;
                 }
@@ -659,17 +659,17 @@ impl Cluster {
         }
     }
 
-    fn register(&mut self, node: usize) {
+    fn register(&mut self, node: usize) -> Result<(), String> {
         if self.nodes[node].session.is_some() {
-            return;
+            return Ok(());
         }
         let worker = WorkerId(self.workers_next);
         self.workers_next += 1;
         self.workers.insert(worker, node);
-        self.nodes[node].is_alive = true;
-        self.nodes[node].session = Some(worker);
         let era = self.era;
         self.send(Link::FromWorker(worker), Happening::WorkerIsUp { worker, era });
+        self.nodes[node].register(Time(self.now), worker);
+        self.after_node(node)
     }
 
     pub(crate) fn connect_client(&mut self) {

@@ -104,11 +104,12 @@ impl Cluster {
         }
     }
 
-    /// The scheduler forgets everything and numbers its jobs from 0 again: the same ids now mean other tasks. What it
-    /// has said may still arrive at a node, but only before the node notices.
+    /// The scheduler forgets everything but which job ids it has given out; nodes keep what they have. What it has said may
+    /// still arrive at a node, but only before the node notices.
     fn restart_scheduler(&mut self) -> Result<(), String> {
         self.era += 1;
-        self.scheduler = new_scheduler(&self.plan, self.era);
+        // Each client has opened one job at most.
+        self.scheduler = new_scheduler(&self.plan, self.era).first_job(JobId(self.clients_next));
         for node in 0..self.nodes.len() {
             let was_connected = self.nodes[node].lose_link(Time(self.now)).is_some();
             self.after_node(node)?;

@@ -86,6 +86,8 @@ mod tests {
             "store-full",
             "given-up",
             "part",
+            "still-running",
+            "still-here",
         ];
         for what in common {
             assert!(met(what) > 10, "{what} was hardly met: {sum:?}");

@@ -10,6 +10,7 @@ use starling_core::spec::Requirements;
 use starling_core::wire::{FromWorker, ToWorker, WorkerInfo, WorkerStatus};
 use starling_core::worker::{Config, Effect, Event, Execution, Outcome, TICK_US, Worker};
 
+use crate::check::inventory::Having;
 use crate::check::resources;
 use crate::cluster::node_id;
 use crate::plan::{self, Plan};
@@ -83,6 +84,7 @@ pub(crate) struct SimNode {
     threads: Vec<Running>,
     threads_next: u64,
     pub(crate) store: BTreeMap<TaskId, u64>,
+    having: Having,
     store_bytes_max: u64,
     pub(crate) is_paused: bool,
     /// Whether the scheduler has let it go.
@@ -115,6 +117,7 @@ impl SimNode {
             threads: Vec::new(),
             threads_next: 0,
             store: BTreeMap::new(),
+            having: Having::default(),
             store_bytes_max: plan.store_bytes_max,
             is_paused: false,
             may_leave: false,
@@ -160,6 +163,9 @@ impl SimNode {
     }
 
     pub(crate) fn handle(&mut self, now: Time, event: Event) {
+        if let Event::Executed { task, .. } | Event::TakenBack { task, execution: Some(_), .. } = &event {
+            self.having.end(*task);
+        }
         self.machine.handle(now, event, &mut self.effects);
         if !cfg!(debug_assertions) && self.machine.assignments_len() < 500 {
             self.machine.check_invariants();
@@ -172,6 +178,7 @@ impl SimNode {
             let order = Order { requirements: given.requirements.clone(), timeout_us };
             self.orders.insert((given.task, given.attempt), order);
         }
+        self.having.hear(&message);
         self.handle(now, Event::FromScheduler(message));
     }
 
@@ -218,6 +225,7 @@ impl SimNode {
     /// A client puts a value here.
     pub(crate) fn put(&mut self, now: Time, task: TaskId, value: u64) {
         if self.machine.accepts(task) && self.store_value(task, value, self.store_bytes_max) {
+            self.having.put(task);
             self.handle(now, Event::Stored { task, nbytes: work::nbytes(value) });
         }
     }
@@ -235,10 +243,10 @@ impl SimNode {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
                     Effect::ToScheduler(message) => {
-                        self.outbox.push(message);
+                        self.say(message)?;
                         self.is_due = true;
                     }
-                    Effect::ToSchedulerSoon(message) => self.outbox.push(message),
+                    Effect::ToSchedulerSoon(message) => self.say(message)?,
                     Effect::Fetch { .. } if self.is_paused => {
                         return Err(format!("node {} is paused and fetches", self.number));
                     }
@@ -266,6 +274,15 @@ impl SimNode {
         Ok((said, deeds))
     }
 
+    fn say(&mut self, message: FromWorker) -> Result<(), String> {
+        if self.session.is_none() {
+            return Err(format!("node {} has no scheduler, and says {message:?}", self.number));
+        }
+        self.having.say(&message, &self.store).map_err(|error| format!("node {}: {error}", self.number))?;
+        self.outbox.push(message);
+        Ok(())
+    }
+
     fn slowness(&self, plan: &Plan) -> u64 {
         plan.slowness[usize::from(self.number)]
     }
@@ -274,6 +291,7 @@ impl SimNode {
         if self.is_paused {
             return Err(format!("node {} is paused and begins {}", self.number, execution.task));
         }
+        self.having.hand_out(execution.task, execution.attempt);
         let order = self.orders.remove(&(execution.task, execution.attempt)).unwrap_or_default();
         let Order { requirements, timeout_us } = order;
         self.queue.push_back(HandedOut { execution, requirements, timeout_us, since: now.0 });
@@ -290,6 +308,7 @@ impl SimNode {
 
     /// If the task has ended already, the machine is about to hear of it.
     fn abandon(&mut self, now: Time, task: TaskId, attempt: Attempt) -> Result<(), String> {
+        self.having.abandon(task);
         let is_it = |it: &HandedOut| it.execution.task == task && it.execution.attempt == attempt;
         let queued = self.queue.iter().position(is_it).and_then(|at| self.queue.remove(at));
         let running = || self.threads.iter().position(|it| is_it(&it.of));
@@ -440,13 +459,21 @@ impl SimNode {
         session
     }
 
-    /// The link to the scheduler breaks. Gives the registration that is lost with it.
+    /// The node has a link to the scheduler, which knows it under this id.
+    pub(crate) fn register(&mut self, now: Time, worker: WorkerId) {
+        self.is_alive = true;
+        self.session = Some(worker);
+        self.handle(now, Event::Registered);
+    }
+
+    /// The link to the scheduler breaks. What the node has stays. Gives the registration that is lost with it.
     pub(crate) fn lose_link(&mut self, now: Time) -> Option<WorkerId> {
-        if self.session.is_some() {
+        let session = self.session.take();
+        if session.is_some() {
             self.handle(now, Event::SchedulerLost);
         }
         self.may_leave = false;
         self.outbox.clear();
-        self.session.take()
+        session
     }
 }

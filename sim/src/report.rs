@@ -52,6 +52,8 @@ pub(crate) fn name_from_worker(message: &FromWorker) -> &'static str {
         FromWorker::Finished { .. } => "finished",
         FromWorker::Failed { .. } => "failed",
         FromWorker::InputsMissing { .. } => "inputs-missing",
+        FromWorker::Inventory(inventory) if !inventory.running.is_empty() => "still-running",
+        FromWorker::Inventory(inventory) if !inventory.outputs.is_empty() => "still-here",
         FromWorker::Inventory(_) => "inventory",
         FromWorker::Replica { .. } => "replica",
         FromWorker::StealAnswer { given: true, .. } => "stolen",

@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::fixed::FixedMap;
-use crate::ids::{NodeId, TaskId, WorkerId};
+use crate::ids::{Attempt, NodeId, TaskId, WorkerId};
 use crate::wire::{FromWorker, Priority};
 
-use super::inputs::Place;
+use super::inputs::{Place, Value};
 use super::{AssignedState, Effect, Worker};
 
 /// How many outputs one fetch asks for at most, however small they are.
@@ -26,7 +26,8 @@ pub(super) struct Peer {
 /// A fetch under way.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) tasks: Vec<TaskId>,
+    /// What was asked for, and of which try of its task that is as far as the scheduler knew.
+    pub(super) tasks: Vec<(TaskId, Attempt)>,
     /// Whether it is from before the link to the scheduler was lost.
     pub(super) is_stale: bool,
 }
@@ -102,13 +103,14 @@ impl Worker {
             let node = peer.node;
             let tasks = self.next_batch(worker);
             if !tasks.is_empty() {
-                self.batches.insert(worker, Batch { tasks: tasks.clone(), is_stale: false });
-                effects.push(Effect::Fetch { from: worker, node, tasks });
+                let asked = tasks.iter().map(|entry| entry.0).collect();
+                self.batches.insert(worker, Batch { tasks, is_stale: false });
+                effects.push(Effect::Fetch { from: worker, node, tasks: asked });
             }
         }
     }
 
-    fn next_batch(&mut self, worker: WorkerId) -> Vec<TaskId> {
+    fn next_batch(&mut self, worker: WorkerId) -> Vec<(TaskId, Attempt)> {
         let mut tasks = Vec::new();
         let mut bytes: u64 = 0;
         while tasks.len() < FETCH_TASKS_MAX {
@@ -120,7 +122,7 @@ impl Worker {
             }
             missing.place = Place::Flight { from: worker };
             missing.untried.retain(|holder| *holder != worker);
-            tasks.push(task);
+            tasks.push((task, missing.attempt));
             if let Some(peer) = self.peers.get_mut(&worker) {
                 peer.wanted.pop();
             }
@@ -165,30 +167,40 @@ impl Worker {
     ) {
         let Some(batch) = self.batches.remove(&from) else { return };
         let outcome: FixedMap<TaskId, Option<u64>> = outcome.into_iter().collect();
-        for task in batch.tasks {
-            let nbytes = outcome.get(&task).copied().flatten();
-            match nbytes {
+        for (task, attempt) in batch.tasks {
+            let value = outcome.get(&task).copied().flatten().map(|nbytes| Value { attempt, nbytes });
+            match value {
                 _ if batch.is_stale => {
-                    if nbytes.is_some() {
-                        effects.push(Effect::Free { task });
+                    if let Some(value) = value {
+                        self.on_stale_arrived(task, value, effects);
                     }
                     self.end_stale(task, effects);
                 }
-                Some(nbytes) => self.on_arrived(task, nbytes, effects),
+                Some(value) => self.on_arrived(task, value, effects),
                 None => self.on_not_there(task, from, effects),
             }
         }
         self.list(from);
     }
 
-    fn on_arrived(&mut self, task: TaskId, nbytes: u64, effects: &mut Vec<Effect>) {
+    fn on_arrived(&mut self, task: TaskId, value: Value, effects: &mut Vec<Effect>) {
         let Some(missing) = self.missing.get_mut(&task) else { return };
         missing.place = Place::Fetch;
-        self.on_written(task, nbytes, effects);
+        self.on_written(task, value, effects);
+    }
+
+    /// This was asked for before the link was lost. It is dropped, unless that would take something with it that stays: what
+    /// was here, or what a thread may just have put here.
+    fn on_stale_arrived(&mut self, task: TaskId, value: Value, effects: &mut Vec<Effect>) {
+        if self.memory.contains_key(&task) || self.running.contains_key(&task) {
+            self.on_written(task, value, effects);
+        } else {
+            effects.push(Effect::Free { task });
+        }
     }
 
     /// An output has come into the store otherwise than by an assignment that has ended.
-    pub(super) fn on_written(&mut self, task: TaskId, nbytes: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn on_written(&mut self, task: TaskId, value: Value, effects: &mut Vec<Effect>) {
         let was_here = self.memory.contains_key(&task);
         let missing = self.missing.get(&task);
         let is_needed = missing.is_some_and(|missing| missing.users > 0);
@@ -198,14 +210,15 @@ impl Worker {
             // It was to be computed here, and need not be now.
             Some((attempt, AssignedState::Waiting { .. } | AssignedState::Ready)) => {
                 self.drop_assignment(task, effects);
-                let report = FromWorker::Finished { task, attempt, nbytes, run_us: 0, inline: None };
+                let value = Value { attempt, ..value };
+                let report = FromWorker::Finished { task, attempt, nbytes: value.nbytes, run_us: 0, inline: None };
                 effects.push(Effect::ToScheduler(report));
-                self.take_in(task, nbytes, false, effects);
+                self.take_in(task, value, false, effects);
             }
             // The completion will tell the scheduler.
-            Some((_, AssignedState::Executing)) => self.take_in(task, nbytes, !is_needed, effects),
+            Some((_, AssignedState::Executing)) => self.take_in(task, value, !is_needed, effects),
             None => {
-                self.take_in(task, nbytes, !is_needed || task.is_part(), effects);
+                self.take_in(task, value, !is_needed || task.is_part(), effects);
                 if is_needed && !was_here && !is_told && !task.is_part() {
                     effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
                 }

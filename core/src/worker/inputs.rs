@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::failure::{FailureCause, TaskFailure};
-use crate::ids::{TaskId, WorkerId};
+use crate::ids::{Attempt, TaskId, WorkerId};
 use crate::wire::{FromWorker, InputAt, Priority};
 
 use super::{AssignedState, Effect, Worker};
@@ -11,10 +11,19 @@ use super::{AssignedState, Effect, Worker};
 /// A list of waiting assignments is searched for dropped ones only when it is longer than this.
 const WAITING_COMPACTED_MIN: usize = 16;
 
+/// What is known of a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value {
+    /// Of which try of its task it is, as the scheduler was told, or has told.
+    pub(super) attempt: Attempt,
+    pub(super) nbytes: u64,
+}
+
 /// An output, or a part of one, in the store.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) nbytes: u64,
+    /// What was put there last.
+    pub(super) value: Value,
     /// How many input edges of assignments, cancelled ones on a thread included, lead here.
     pub(super) users: u32,
     /// Whether it goes as soon as nothing needs or writes it. Every part does.
@@ -25,6 +34,8 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Missing {
     pub(super) place: Place,
+    /// The newest try of the task that was spoken of.
+    pub(super) attempt: Attempt,
     pub(super) nbytes: u64,
     /// The lowest of those that wait for it.
     pub(super) priority: Priority,
@@ -65,6 +76,7 @@ impl Worker {
         let is_new = !self.missing.contains_key(&input.task);
         let missing = self.missing.entry(input.task).or_insert_with(|| Missing {
             place: if is_blocked { Place::Blocked } else { Place::Fetch },
+            attempt: input.attempt,
             nbytes: input.nbytes,
             priority,
             untried: SmallVec::new(),
@@ -82,6 +94,7 @@ impl Worker {
         }
         let mut is_changed = is_new || priority < missing.priority;
         missing.priority = missing.priority.min(priority);
+        missing.attempt = missing.attempt.max(input.attempt);
         for holder in &input.holders {
             // What the scheduler says now is newer than what an earlier try has shown.
             missing.tried.retain(|tried| tried != holder);
@@ -96,9 +109,9 @@ impl Worker {
     }
 
     /// An output is now in the store: assignments that waited for it come a step nearer.
-    pub(super) fn take_in(&mut self, task: TaskId, nbytes: u64, is_doomed: bool, effects: &mut Vec<Effect>) {
-        let held = self.memory.entry(task).or_insert(Held { nbytes, users: 0, is_doomed });
-        held.nbytes = nbytes;
+    pub(super) fn take_in(&mut self, task: TaskId, value: Value, is_doomed: bool, effects: &mut Vec<Effect>) {
+        let held = self.memory.entry(task).or_insert(Held { value, users: 0, is_doomed });
+        held.value = value;
         held.is_doomed &= is_doomed;
         let Some(missing) = self.missing.get_mut(&task) else { return };
         held.users += std::mem::take(&mut missing.users);

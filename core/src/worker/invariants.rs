@@ -35,6 +35,7 @@ impl Worker {
         self.check_ready();
         self.check_threads();
         self.check_fetches();
+        self.check_registered();
     }
 
     fn check_assignments(&self, users: &mut BTreeMap<TaskId, u32>) {
@@ -86,7 +87,7 @@ impl Worker {
             Place::Flight { from } => {
                 let batch = self.batches.get(&from);
                 assert!(
-                    batch.is_some_and(|batch| !batch.is_stale && batch.tasks.contains(&task)),
+                    batch.is_some_and(|batch| !batch.is_stale && batch.tasks.iter().any(|entry| entry.0 == task)),
                     "{task} is in no fetch"
                 );
             }
@@ -139,8 +140,8 @@ impl Worker {
                 Fate::Dropped { .. } => {
                     assert!(!self.assignments.contains_key(task), "{task} was cancelled, and is not")
                 }
-                Fate::Abandoned | Fate::Stale => {
-                    assert!(self.stale.contains_key(task), "{task} is stale, and is not counted")
+                Fate::Abandoned => {
+                    assert!(self.stale.contains_key(task), "{task} is abandoned, and is not counted")
                 }
             }
         }
@@ -155,9 +156,21 @@ impl Worker {
         let listed = self.peers.values().filter(|peer| peer.listed.is_some()).count();
         assert_eq!(listed, self.askable.len(), "the askable peers are listed wrongly");
         let stale_batches = self.batches.values().filter(|batch| batch.is_stale).map(|batch| batch.tasks.len());
-        let is_stale = |running: &&Running| matches!(running.fate, Fate::Abandoned | Fate::Stale);
+        let is_stale = |running: &&Running| matches!(running.fate, Fate::Abandoned);
         let stale_runs = self.running.values().filter(is_stale).count();
         let stale: u32 = self.stale.values().sum();
         assert_eq!(stale as usize, stale_batches.sum::<usize>() + stale_runs, "what is stale is counted wrongly");
+    }
+
+    /// Without a scheduler there is nothing left of what one has said, but what has begun.
+    fn check_registered(&self) {
+        if self.is_registered {
+            return;
+        }
+        let not_begun = self.assignments.iter().find(|entry| entry.1.state != AssignedState::Executing);
+        assert!(not_begun.is_none(), "{not_begun:?} is to run for nobody");
+        assert!(self.missing.is_empty(), "{:?} are awaited by nobody", self.missing);
+        assert!(self.peers.is_empty() && self.own_id.is_none(), "workers are known under ids that mean nothing");
+        assert!(self.batches.values().all(|batch| batch.is_stale), "something is fetched for nobody");
     }
 }

@@ -75,7 +75,7 @@ impl Status {
         let is_due = match self.told {
             None => true,
             Some((_, told)) if told.paused != current.paused => true,
-            // What is said while there is no scheduler is lost, so that the one thing that matters is said again.
+            // The one thing that matters is said again.
             Some((at, told)) => (told != current || current.paused) && now.micros_since(at) >= STATUS_PAUSE_US,
         };
         if !is_due {
@@ -114,7 +114,7 @@ impl Worker {
         }
     }
 
-    fn tell_status(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn tell_status(&mut self, effects: &mut Vec<Effect>) {
         if let Some(status) = self.status.next(self.now) {
             effects.push(Effect::ToScheduler(FromWorker::Status(status)));
         }
@@ -137,10 +137,7 @@ impl Worker {
         effects.push(Effect::Abandon { task, attempt: running.attempt });
         let timeout_ms = running.timeout_ms;
         let inputs = match std::mem::replace(&mut running.fate, Fate::Abandoned) {
-            fate @ (Fate::Stale | Fate::Abandoned) => {
-                running.fate = fate;
-                return;
-            }
+            Fate::Abandoned => return,
             Fate::Dropped { inputs } => inputs,
             Fate::Reported => {
                 let Some(assigned) = self.assignments.remove(&task) else { return };

@@ -19,11 +19,11 @@
 //! asked for it. When its assignment goes without an output, those that wait for it are given back, unless somebody else
 //! can be asked.
 //!
-//! **Copies.** The scheduler knows of every output in this worker's store, because each one is reported when it comes:
-//! `Finished` for a computed one, `Replica` for a fetched one. It goes when the scheduler says so, but never while an
-//! assignment here needs it, nor while a fetch or an execution may still write it. What was fetched for an assignment that
-//! is gone when it comes is dropped without a word; what the scheduler itself wanted to be copied here
-//! ([`ToWorker::Acquire`]) stays, and is answered for, whoever else waits for it.
+//! **Copies.** The scheduler knows of every output in this worker's store, because each one is reported when it comes
+//! (`Finished` for a computed one, `Replica` for a fetched one), or was here when the worker registered. It goes when the
+//! scheduler says so, but never while an assignment here needs it, nor while a fetch or an execution may still write it.
+//! What was fetched for an assignment that is gone when it comes is dropped without a word; what the scheduler itself wanted
+//! to be copied here ([`ToWorker::Acquire`]) stays, and is answered for, whoever else waits for it.
 //!
 //! **Parts.** A task may take one part of an input, and then only this part is fetched, under its own key, unless the whole
 //! is here, is assigned here or is said to be here. The scheduler never hears of parts: a fetched one is no copy of the
@@ -33,13 +33,20 @@
 //! was cancelled has its slot, and what it takes of the worker's resources, until its thread is done with it. One that ran
 //! out of time has neither, because its thread may never be.
 //!
-//! **After the link to the scheduler was lost** ids may mean something else. What was under way then is stale: its result is
-//! dropped when it ends, and until then nothing of the same id is fetched or run.
+//! **When the link to the scheduler is lost**, the outputs that are here stay, and what has begun goes on. All else that was
+//! asked for goes: another scheduler, or the same one over another link, knows nothing of it. A fetch under way is stale:
+//! what it brings is dropped, unless it has taken the place of something that stays, and until it ends nothing of the same id
+//! is fetched or run. Nothing is said to anybody until the worker is registered again. Then it first tells of what it has
+//! ([`FromWorker::Inventory`]): what is here, and what runs, with the attempts under which it was asked for. What has
+//! finished meanwhile is simply here; what has failed or run out of time is not told of, and will be asked for again. From
+//! then on what runs is an assignment of the new scheduler's like any other.
 //!
 //! - `orders`: what the scheduler says; `inputs`: what is here and what is awaited; `fetch`: what is asked of whom;
-//!   `run`: what runs; `limits`: what ends, or holds back, what runs: time, resources, memory.
+//!   `run`: what runs; `limits`: what ends, or holds back, what runs: time, resources, memory; `failover`: what stays when the
+//!   scheduler is lost, and what the next one is told.
 //! - `invariants`: what must hold between events.
 
+mod failover;
 mod fetch;
 mod inputs;
 mod invariants;
@@ -63,8 +70,9 @@ use crate::ids::{Attempt, KindId, NodeId, TaskId, Time, WorkerId};
 use crate::spec::{PartOf, Requirements, Resources};
 use crate::wire::{FromWorker, Priority, ToWorker, WorkerStatus};
 
+use self::failover::leave_unsaid;
 use self::fetch::{Batch, Peer};
-use self::inputs::{Held, Missing};
+use self::inputs::{Held, Missing, Value};
 use self::limits::{Status, Taken};
 pub use self::run::HANDED_OUT_PER_THREAD_MAX;
 use self::run::{Ahead, Running};
@@ -107,8 +115,10 @@ pub enum Event {
         /// Its size in bytes.
         nbytes: u64,
     },
-    /// The link to the scheduler is lost: every assignment and every output is dropped.
+    /// The link to the scheduler is lost: what has not begun is dropped. Outputs stay, and what has begun goes on.
     SchedulerLost,
+    /// A link to a scheduler is open. Said before anything that comes over it.
+    Registered,
     /// Some time has passed: said about every [`TICK_US`] microseconds.
     Tick,
     /// The task waits, on its thread, for others that it has submitted: another may run beside it.
@@ -139,6 +149,9 @@ pub enum Event {
     /// The node was asked to leave: the scheduler is told, and what is held here is moved first.
     LeaveWanted,
 }
+
+/// Of which try a value is that no task has computed.
+const SCATTERED: Attempt = Attempt(0);
 
 /// How often the worker should be told that time passes, in microseconds.
 pub const TICK_US: u64 = 20_000;
@@ -300,7 +313,7 @@ pub struct Worker {
     deadlines: BTreeSet<(Time, TaskId)>,
     /// What those on the threads take of the resources.
     taken: Taken,
-    /// How many fetches and executions of each task are under way from before the link was lost, or abandoned.
+    /// How many fetches from before the link was lost, and abandoned executions, of each task are under way.
     stale: FixedMap<TaskId, u32>,
     /// The assignments that have gone without an output in this event: what waits for one has to be looked at.
     withdrawn: Vec<TaskId>,
@@ -308,12 +321,16 @@ pub struct Worker {
     /// How much work is handed out beyond the free threads.
     ahead: Ahead,
     status: Status,
+    /// Whether there is a link to a scheduler. Otherwise nothing is heard or said, and all assignments are executing.
+    is_registered: bool,
+    /// Whether the node was asked to leave. It never goes back on that.
+    wants_to_leave: bool,
     /// The time of the last event.
     now: Time,
 }
 
 impl Worker {
-    /// A worker with nothing to do.
+    /// A worker with nothing to do and no scheduler.
     pub fn new(config: Config) -> Worker {
         let config = Config { nthreads: config.nthreads.max(1), fetches_max: config.fetches_max.max(1), ..config };
         Worker {
@@ -336,6 +353,8 @@ impl Worker {
             serial: 0,
             ahead: Ahead::default(),
             status: Status::default(),
+            is_registered: false,
+            wants_to_leave: false,
             now: Time(0),
         }
     }
@@ -352,7 +371,10 @@ impl Worker {
     /// Takes an event and appends what is to be done because of it.
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
         self.now = now;
+        let effects_before = effects.len();
         match event {
+            // Only a fault of the caller's lets it come without a link.
+            Event::FromScheduler(_) if !self.is_registered => {}
             Event::FromScheduler(message) => self.on_order(message, effects),
             Event::Fetched { from, outcome } => self.on_fetched(from, outcome, effects),
             Event::NoRoom { task, message } => self.on_no_room(task, &message, effects),
@@ -361,12 +383,16 @@ impl Worker {
             }
             Event::Stored { task, nbytes } => self.on_stored(task, nbytes, effects),
             Event::SchedulerLost => self.on_scheduler_lost(effects),
+            Event::Registered => self.on_registered(effects),
             Event::Tick => self.on_tick(effects),
             Event::Suspended { task, attempt } => self.on_suspended(task, attempt, effects),
             Event::Resumed { task, attempt } => self.on_resumed(task, attempt, effects),
             Event::TakenBack { task, attempt, execution } => self.on_taken_back(task, attempt, execution, effects),
             Event::Status(status) => self.on_status(status, effects),
-            Event::LeaveWanted => effects.push(Effect::ToScheduler(FromWorker::Leaving)),
+            Event::LeaveWanted => {
+                self.wants_to_leave = true;
+                effects.push(Effect::ToScheduler(FromWorker::Leaving));
+            }
         }
         // Giving one back may withdraw others, which is why this is a list and no recursion: chains may be long.
         while let Some(task) = self.withdrawn.pop() {
@@ -374,6 +400,9 @@ impl Worker {
         }
         self.start_fetches(effects);
         self.start_executions(effects);
+        if !self.is_registered {
+            leave_unsaid(effects, effects_before);
+        }
         #[cfg(debug_assertions)]
         if self.assignments.len() + self.memory.len() + self.missing.len() < 200 {
             self.check_invariants();
@@ -408,7 +437,7 @@ impl Worker {
     /// The whole outputs in the store, in order, with their sizes in bytes.
     pub fn has_what(&self) -> Vec<(TaskId, u64)> {
         let wholes = self.memory.iter().filter(|entry| !entry.0.is_part());
-        let mut held: Vec<_> = wholes.map(|(task, held)| (*task, held.nbytes)).collect();
+        let mut held: Vec<_> = wholes.map(|(task, held)| (*task, held.value.nbytes)).collect();
         held.sort_unstable();
         held
     }
@@ -435,35 +464,8 @@ impl Worker {
     /// A value that was put although it had to be refused is not counted, and so in effect lost.
     fn on_stored(&mut self, task: TaskId, nbytes: u64, effects: &mut Vec<Effect>) {
         if self.accepts(task) {
-            self.take_in(task, nbytes, false, effects);
+            self.take_in(task, Value { attempt: SCATTERED, nbytes }, false, effects);
         }
-    }
-
-    /// The link to the scheduler is lost: nothing that was asked for is wanted, and nobody knows what is here.
-    fn on_scheduler_lost(&mut self, effects: &mut Vec<Effect>) {
-        let mut held: Vec<TaskId> = self.memory.drain().map(|(task, _)| task).collect();
-        held.sort_unstable();
-        effects.extend(held.into_iter().map(|task| Effect::Free { task }));
-        for batch in self.batches.values_mut().filter(|batch| !batch.is_stale) {
-            batch.is_stale = true;
-            for task in &batch.tasks {
-                *self.stale.entry(*task).or_default() += 1;
-            }
-        }
-        for (task, running) in &mut self.running {
-            if running.make_stale() {
-                *self.stale.entry(*task).or_default() += 1;
-            }
-        }
-        self.take_all_back(effects);
-        self.assignments.clear();
-        self.missing.clear();
-        self.ready.clear();
-        self.held_back.clear();
-        self.status.forget_told();
-        self.peers.clear();
-        self.askable.clear();
-        self.own_id = None;
     }
 
     /// A stale fetch or execution of this task has ended; what it left in the store is seen to.

@@ -46,7 +46,8 @@ impl Worker {
         }
         if let Some(held) = self.memory.get_mut(&task) {
             held.is_doomed = false;
-            let (nbytes, run_us) = (held.nbytes, 0);
+            held.value.attempt = attempt;
+            let (nbytes, run_us) = (held.value.nbytes, 0);
             effects.push(Effect::ToScheduler(FromWorker::Finished { task, attempt, nbytes, run_us, inline: None }));
             return;
         }

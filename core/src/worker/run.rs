@@ -10,6 +10,7 @@ use crate::ids::{Attempt, TaskId, Time};
 use crate::spec::Requirements;
 use crate::wire::FromWorker;
 
+use super::inputs::Value;
 use super::{AssignedState, Effect, Execution, Outcome, Worker};
 
 /// How many tasks are handed out at once at most for each thread, however short they are.
@@ -70,8 +71,6 @@ pub(super) enum Fate {
     Dropped { inputs: SmallVec<[TaskId; 3]> },
     /// It ran out of time, and the thread has not been let go of. If the result came first, it is a copy like any other.
     Abandoned,
-    /// It is from before the link to the scheduler was lost: the result is dropped, whatever its id means now.
-    Stale,
 }
 
 impl Running {
@@ -89,11 +88,6 @@ impl Running {
                 None
             }
         }
-    }
-
-    /// Says whether it was not counted among the stale before.
-    pub(super) fn make_stale(&mut self) -> bool {
-        !matches!(std::mem::replace(&mut self.fate, Fate::Stale), Fate::Stale | Fate::Abandoned)
     }
 }
 
@@ -196,17 +190,11 @@ impl Worker {
             Fate::Reported => self.on_result(task, run_us, outcome, effects),
             Fate::Dropped { inputs } => {
                 self.release_inputs(&inputs, effects);
-                self.drop_result(task, outcome, effects);
+                self.drop_result(task, attempt, outcome, effects);
             }
             Fate::Abandoned => {
                 if let Outcome::Stored { nbytes, .. } = outcome {
-                    self.on_written(task, nbytes, effects);
-                }
-                self.end_stale(task, effects);
-            }
-            Fate::Stale => {
-                if matches!(outcome, Outcome::Stored { .. }) {
-                    effects.push(Effect::Free { task });
+                    self.on_written(task, Value { attempt, nbytes }, effects);
                 }
                 self.end_stale(task, effects);
             }
@@ -228,7 +216,7 @@ impl Worker {
                 } else {
                     Effect::ToScheduler(finished)
                 });
-                self.take_in(task, nbytes, false, effects);
+                self.take_in(task, Value { attempt, nbytes }, false, effects);
             }
             Outcome::Failed { name, cause } => {
                 let failure = TaskFailure { task, name, node: Some(self.config.node), cause };
@@ -240,12 +228,16 @@ impl Worker {
     }
 
     /// A cancelled execution has ended.
-    fn drop_result(&mut self, task: TaskId, outcome: Outcome, effects: &mut Vec<Effect>) {
-        if let (Outcome::Stored { nbytes, .. }, false) = (outcome, self.memory.contains_key(&task)) {
+    fn drop_result(&mut self, task: TaskId, attempt: Attempt, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let Outcome::Stored { nbytes, .. } = outcome else { return self.free_if_doomed(task, effects) };
+        let value = Value { attempt, nbytes };
+        if let Some(held) = self.memory.get_mut(&task) {
+            held.value = value;
+        } else {
             let missing = self.missing.get(&task);
             let is_needed = missing.is_some_and(|missing| missing.users > 0);
             let is_told = missing.is_some_and(|missing| missing.is_acquired);
-            self.take_in(task, nbytes, !is_needed, effects);
+            self.take_in(task, value, !is_needed, effects);
             if is_needed && !is_told {
                 effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
             }
@@ -310,7 +302,7 @@ impl Worker {
                 self.release_inputs(&inputs, effects);
                 self.free_if_doomed(task, effects);
             }
-            Fate::Abandoned | Fate::Stale => self.end_stale(task, effects),
+            Fate::Abandoned => self.end_stale(task, effects),
         }
     }
 
@@ -323,7 +315,7 @@ impl Worker {
         }
     }
 
-    /// It is given to the scheduler if that still wants it back; otherwise it is ready as before.
+    /// It is given to the scheduler if that still wants it back, and dropped if there is none; otherwise it is ready as before.
     fn on_not_begun(
         &mut self,
         task: TaskId,
@@ -333,7 +325,7 @@ impl Worker {
     ) {
         let Some(assigned) = self.assignments.get_mut(&task) else { return };
         let attempt = assigned.attempt;
-        if asked_back == Some(attempt) {
+        if asked_back == Some(attempt) || !self.is_registered {
             self.drop_assignment(task, effects);
             effects.push(Effect::ToScheduler(FromWorker::StealAnswer { task, attempt, given: true }));
             self.report_copy(task, effects);
@@ -342,8 +334,8 @@ impl Worker {
         assigned.payload = execution.payload;
         self.make_ready(task);
         // It may have been fetched meanwhile.
-        if let Some(nbytes) = self.memory.get(&task).map(|held| held.nbytes) {
-            self.on_written(task, nbytes, effects);
+        if let Some(value) = self.memory.get(&task).map(|held| held.value) {
+            self.on_written(task, value, effects);
         }
     }
 }

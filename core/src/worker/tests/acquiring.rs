@@ -141,7 +141,7 @@ fn a_copy_that_is_not_needed_any_more_is_not_acquired() {
 fn a_lost_scheduler_wants_no_copies() {
     let mut env = Env::new(1);
     env.acquire(&[(0, &[1])]);
-    env.event(Event::SchedulerLost);
+    env.lost();
     env.fetched(1, &[(0, Some(10))]);
     env.expect(&["fetch 0 from 1", "free 0"]);
     env.expect_idle();

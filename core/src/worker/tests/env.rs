@@ -84,7 +84,8 @@ impl Env {
         let resources = Resources::from([("gpu".to_owned(), Amount::whole(2))]);
         let config = Config { node: NodeId([OWN as u8; 32]), nthreads, fetches_max, fetch_bytes_max, resources };
         let mut env = Env { worker: Worker::new(config), now: Time(0), is_checked: true, effects: Vec::new() };
-        (0..=3).for_each(|peer| env.peer(peer));
+        env.registered();
+        env.expect(&["> has ; runs "]);
         env
     }
 
@@ -97,6 +98,16 @@ impl Env {
         if self.is_checked {
             self.worker.check_invariants();
         }
+    }
+
+    pub(super) fn lost(&mut self) {
+        self.event(Event::SchedulerLost);
+    }
+
+    /// Registered at a scheduler, which tells of the workers 0 to 3 once it was told what there is to say.
+    pub(super) fn registered(&mut self) {
+        self.event(Event::Registered);
+        (0..=3).for_each(|peer| self.peer(peer));
     }
 
     pub(super) fn peer(&mut self, peer: u32) {
@@ -188,6 +199,10 @@ impl Env {
 
     pub(super) fn free(&mut self, index: u32) {
         self.event(Event::FromScheduler(ToWorker::Free { task: task(index) }));
+    }
+
+    pub(super) fn leave_wanted(&mut self) {
+        self.event(Event::LeaveWanted);
     }
 
     /// The peer gives those outputs that have a size.
@@ -302,7 +317,10 @@ fn describe_message(message: &FromWorker) -> String {
             let running: Vec<String> = inventory
                 .running
                 .iter()
-                .map(|running| format!("{}#{}", show(&running.task), running.attempt.0))
+                .map(|running| {
+                    let waits = if running.is_suspended { " suspended" } else { "" };
+                    format!("{}#{}{waits}", show(&running.task), running.attempt.0)
+                })
                 .collect();
             format!(
                 "has {}; runs {}{}",

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::env::{Env, assignment, needs, part_of_8, task};
 use crate::failure::FailureCause;
 use crate::ids::{Attempt, TaskId, WorkerId};
-use crate::wire::{Assignment, FromWorker};
+use crate::wire::{Assignment, FromWorker, Inventory};
 use crate::worker::{Effect, Event, Execution, Outcome};
 
 /// What the scheduler, the peers and the threads do, in any order. Fetches and executions end as they must: each that
@@ -24,6 +24,7 @@ enum Step {
     Stored(u32),
     NoRoom(u32),
     SchedulerLost,
+    Registered,
     Pause(bool),
     Tick(u64),
     /// One of the fetches under way ends, with what is in the bits.
@@ -51,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8u32).prop_map(Step::Stored),
         1 => (0..8u32).prop_map(Step::NoRoom),
         1 => Just(Step::SchedulerLost),
+        2 => Just(Step::Registered),
         2 => any::<bool>().prop_map(Step::Pause),
         2 => (0..3_000u64).prop_map(Step::Tick),
         5 => (any::<usize>(), any::<u32>()).prop_map(|(which, bits)| Step::EndFetch(which, bits)),
@@ -92,10 +94,11 @@ struct World {
     asks: Vec<Ask>,
     /// How many answers to acquisitions are owed: at most one for each output.
     acquired: BTreeMap<TaskId, u32>,
-    /// What was handed out before the scheduler was lost may begin without its inputs.
-    is_stale: BTreeSet<(TaskId, Attempt)>,
     /// What the store holds: must be what the machine believes, once nothing is under way.
     store: BTreeSet<TaskId>,
+    has_scheduler: bool,
+    /// What the scheduler, or the one before, was told to be here and has not freed: the next one must hear of it.
+    told: BTreeSet<TaskId>,
 }
 
 impl World {
@@ -103,28 +106,53 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Fetch { from, tasks, .. } => self.fetches.push((from, tasks)),
-                Effect::Execute(execution) => {
-                    self.is_stale.remove(&(execution.task, execution.attempt));
-                    self.queue.push(execution);
-                }
+                Effect::Execute(execution) => self.queue.push(execution),
                 Effect::Free { task } => {
                     self.store.remove(&task);
                 }
-                Effect::ToScheduler(FromWorker::Replica { task } | FromWorker::NotAcquired { task }) => {
-                    self.acquired.remove(&task);
-                }
+                Effect::ToScheduler(message) | Effect::ToSchedulerSoon(message) => self.hear(message),
                 Effect::TakeBack { task, attempt } => self.asks.push(Ask::TakeBack(task, attempt)),
                 Effect::Abandon { task, attempt } => self.asks.push(Ask::Abandon(task, attempt)),
-                Effect::ToScheduler(_) | Effect::ToSchedulerSoon(_) | Effect::Leave => {}
+                Effect::Leave => {}
             }
         }
         while !self.queue.is_empty() && self.threads.iter().filter(|it| !it.is_suspended).count() < self.nthreads {
             let execution = self.queue.remove(0);
             let (task, attempt) = (execution.task, execution.attempt);
             let all_here = execution.inputs.iter().all(|input| self.store.contains(input));
-            assert!(all_here || self.is_stale.contains(&(task, attempt)), "{task} runs without its inputs");
+            assert!(all_here, "{task} runs without its inputs");
             self.threads.push(OnThread { task, attempt, is_suspended: false });
         }
+    }
+
+    fn hear(&mut self, message: FromWorker) {
+        assert!(self.has_scheduler, "{message:?} is said to nobody");
+        match message {
+            FromWorker::Replica { task } => {
+                self.acquired.remove(&task);
+                self.told.insert(task);
+            }
+            FromWorker::NotAcquired { task } => drop(self.acquired.remove(&task)),
+            FromWorker::Finished { task, .. } => drop(self.told.insert(task)),
+            FromWorker::Inventory(inventory) => self.check_inventory(&inventory),
+            _ => {}
+        }
+    }
+
+    /// With so few tasks there is one piece.
+    fn check_inventory(&mut self, inventory: &Inventory) {
+        let outputs: BTreeSet<TaskId> = inventory.outputs.iter().map(|output| output.0).collect();
+        let running: BTreeSet<TaskId> = inventory.running.iter().map(|running| running.task).collect();
+        assert!(inventory.is_last && outputs.is_disjoint(&running), "{inventory:?}");
+        assert!(outputs.is_subset(&self.store), "{inventory:?} is not here");
+        for it in &inventory.running {
+            let is_waiting = |on: &OnThread| on.task == it.task && on.is_suspended == it.is_suspended;
+            let is_queued = !it.is_suspended && self.queue.iter().any(|queued| queued.task == it.task);
+            assert!(is_queued || self.threads.iter().any(is_waiting), "{it:?} does not run");
+        }
+        let untold = self.told.iter().find(|task| !outputs.contains(*task) && !running.contains(*task));
+        assert_eq!(untold, None, "{inventory:?} lacks something");
+        self.told.extend(outputs);
     }
 
     fn end_fetch(&mut self, env: &mut Env, which: usize, bits: u32) {
@@ -197,15 +225,23 @@ impl World {
             Step::Cancel(index, attempt) => env.cancel(index, attempt),
             Step::Steal(index, attempt) => env.steal(index, attempt),
             Step::Acquire(index, holders) => {
-                self.acquired.insert(task(index), 1);
+                if self.has_scheduler {
+                    self.acquired.insert(task(index), 1);
+                }
                 env.acquire(&[(index, &holders)]);
             }
-            Step::Free(index) => env.free(index),
+            Step::Free(index) => {
+                if self.has_scheduler {
+                    self.told.remove(&task(index));
+                }
+                env.free(index);
+            }
             Step::Gone(peer) => env.gone(peer),
             Step::Peer(peer) => env.peer(peer),
             Step::Stored(index) => {
                 if env.worker.accepts(task(index)) {
                     self.store.insert(task(index));
+                    self.told.insert(task(index));
                     env.stored(index);
                 }
             }
@@ -216,8 +252,13 @@ impl World {
             }
             Step::SchedulerLost => {
                 self.acquired.clear();
-                self.is_stale.extend(self.queue.iter().map(|it| (it.task, it.attempt)));
+                self.has_scheduler = false;
                 env.event(Event::SchedulerLost);
+            }
+            Step::Registered => {
+                self.acquired.clear();
+                self.has_scheduler = true;
+                env.event(Event::Registered);
             }
             Step::Pause(paused) => env.pause(paused),
             Step::Tick(micros) => env.tick(micros),
@@ -241,6 +282,9 @@ impl World {
 
     /// Everything is cancelled, and everything under way ends.
     fn settle(&mut self, env: &mut Env) {
+        if !self.has_scheduler {
+            self.step(env, Step::Registered);
+        }
         self.step(env, Step::Pause(false));
         for (index, attempt) in (0..8).flat_map(|index| (1..5).map(move |attempt| (index, attempt))) {
             self.step(env, Step::Cancel(index, attempt));
@@ -266,7 +310,7 @@ proptest! {
     ) {
         let mut env = Env::with(nthreads, fetches, 25);
         env.run_ahead(ahead);
-        let mut world = World { nthreads: nthreads as usize, ..World::default() };
+        let mut world = World { nthreads: nthreads as usize, has_scheduler: true, ..World::default() };
         for step in steps {
             world.step(&mut env, step);
         }
@@ -274,7 +318,10 @@ proptest! {
         prop_assert_eq!(env.worker.executing_len() + env.worker.fetches_len() + env.worker.assignments_len(), 0);
         prop_assert_eq!(&world.acquired, &BTreeMap::new(), "unanswered");
         let held: BTreeSet<_> = env.worker.has_what().into_iter().map(|entry| entry.0).collect();
-        prop_assert_eq!(held, world.store);
+        prop_assert_eq!(&held, &world.store);
         prop_assert_eq!(env.worker.parts_len(), 0);
+        prop_assert_eq!(&held, &world.told, "a scheduler could not have freed it");
+        (0..8).for_each(|index| world.step(&mut env, Step::Free(index)));
+        prop_assert_eq!(&world.store, &BTreeSet::new());
     }
 }

@@ -1,7 +1,6 @@
 //! What was handed out to the threads and has not begun, or waits inside.
 
 use super::env::{Env, OWN};
-use crate::worker::Event;
 
 /// One thread, which has task 0, and the tasks 1 to 3 handed out behind it.
 fn with_tasks_behind_the_first() -> Env {
@@ -124,19 +123,6 @@ fn what_has_not_begun_waits_while_the_worker_is_paused() {
     env.expect(&["> finished 0#1: 10 bytes in 7"]);
     env.pause(false);
     env.expect(&["> status paused=false", "run 1#1 ()", "run 2#1 ()", "run 3#1 ()", "run 4#1 ()"]);
-}
-
-#[test]
-fn what_has_not_begun_is_taken_back_when_the_scheduler_is_lost() {
-    let mut env = with_tasks_behind_the_first();
-    env.event(Event::SchedulerLost);
-    env.expect(&["take back 0#1", "take back 1#1", "take back 2#1", "take back 3#1"]);
-    env.begun(0, 1);
-    env.compute(1, &[]);
-    (1..4).for_each(|index| env.not_begun(index, 1));
-    env.expect(&["run 1#1 ()"]);
-    env.executed(0, 1);
-    env.expect(&["free 0"]);
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn what_was_cancelled_is_abandoned_too_when_its_time_is_over() {
     env.expect(&["run 1#1 ()"]);
     let mut env = Env::new(1);
     env.assign(timed(0, 5));
-    env.event(Event::SchedulerLost);
+    env.lost();
     env.tick(5_000);
     env.failed(0, 1);
     env.expect(&["run 0#1 ()", "abandon 0#1"]);
@@ -247,15 +247,19 @@ fn the_scheduler_hears_of_the_status_now_and_then_and_of_a_pause_at_once() {
     env.expect(&["> status paused=true"]);
     env.tick(1_000_000);
     env.expect(&["> status paused=true"]);
-    env.event(Event::SchedulerLost);
+    env.lost();
     env.tick(1);
-    env.expect(&["> status paused=true"]);
+    env.expect(&[]);
+    env.registered();
+    env.expect(&["> has ; runs ", "> status paused=true"]);
+    env.tick(1);
+    env.expect(&[]);
 }
 
 #[test]
 fn a_worker_that_is_to_leave_says_so_and_leaves_when_it_may() {
     let mut env = Env::new(1);
-    env.event(Event::LeaveWanted);
+    env.leave_wanted();
     env.expect(&["> leaving"]);
     env.event(Event::FromScheduler(crate::wire::ToWorker::Leave));
     env.expect(&["leave"]);

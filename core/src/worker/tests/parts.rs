@@ -126,13 +126,29 @@ fn parts_go_with_the_link_to_the_scheduler_and_are_not_mixed_up_with_new_ones() 
     env.compute_part(5, 3, 0, &[(0, &[1]), (1, &[2])]);
     env.fetched_parts(1, &[(0, 3, Some(10))]);
     env.expect(&["fetch 0/3 from 1", "fetch 1/3 from 2"]);
-    env.event(Event::SchedulerLost);
+    env.lost();
     env.expect(&["free 0/3"]);
-    (0..=3).for_each(|peer| env.peer(peer));
+    env.registered();
+    env.expect(&["> has ; runs "]);
     env.compute_part(5, 3, 0, &[(1, &[3])]);
     env.expect(&[]);
     env.fetched_parts(2, &[(1, 3, Some(10))]);
     env.expect(&["free 1/3", "fetch 1/3 from 3"]);
+}
+
+#[test]
+fn a_part_stays_without_a_scheduler_while_a_thread_uses_it_and_is_not_told_of() {
+    let mut env = Env::new(1);
+    env.compute_part(5, 3, 0, &[(0, &[1])]);
+    env.fetched_parts(1, &[(0, 3, Some(10))]);
+    env.compute_part(6, 3, 0, &[(0, &[1])]);
+    env.expect(&["fetch 0/3 from 1", "run 5#1 (0/3)"]);
+    env.lost();
+    env.registered();
+    env.expect(&["> has ; runs 5#1"]);
+    env.executed(5, 1);
+    env.expect(&["free 0/3", "> finished 5#1: 10 bytes in 7"]);
+    env.expect_idle();
 }
 
 #[test]
