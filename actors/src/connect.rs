@@ -278,6 +278,8 @@ impl Line {
                 Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
                 Ok(Some((_, Welcome::Worker { .. }))) => why = Refusal::BadHello.to_string(),
                 Ok(None) => {}
+                // This node's part of the mesh has ended.
+                Err(error @ MeshError::Closed) => return Err(error.to_string()),
                 Err(error) => why = error.to_string(),
             }
             if self.leaders.have_left(&self.mesh) {

@@ -17,6 +17,7 @@ use starling_runtime::memory;
 use starling_runtime::mesh::{
     Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
 };
+use starling_runtime::recorder::{self, RecordError};
 use starling_runtime::secret::ClusterSecret;
 use starling_runtime::store::{MemoryConfig, Store, StoreStartError};
 use starling_runtime::task::Tasks;
@@ -166,6 +167,9 @@ pub enum NodeError {
     /// The mesh has no scheduler.
     #[error("joined the mesh at {0}, but it has no scheduler: start one with `node --role scheduler`")]
     NoScheduler(Multiaddr),
+    /// The scheduler's events cannot be recorded as asked.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -521,6 +525,9 @@ fn open_office(
     leaders: &Leaders,
     candidacy: &Candidacy,
 ) -> Result<(Office, Seat), NodeError> {
+    if let Some(record) = &config.record {
+        recorder::check(&record.path)?;
+    }
     let scheduler_config = scheduler::Config {
         kinds: Tasks::linked().infos(),
         allowed_failures: config.allowed_failures,

@@ -134,7 +134,7 @@ impl SchedulerActor {
         let TakeOffice { header, of_quorum, recording, kept, expected, quorum } = take;
         let term = header.term;
         // Ids of an earlier scheduler mean nobody.
-        self.next_worker = self.next_worker.max((term.0 as u32) << WORKER_BITS);
+        self.next_worker = self.next_worker.max(WorkerId::first_of(term).0);
         self.started = Instant::now();
         let recovery = Some((expected.into_iter().collect(), Instant::now() + RECOVERY));
         self.office = Some(Office {
@@ -180,7 +180,7 @@ impl SchedulerActor {
 
     fn lose_worker(&mut self, worker: WorkerId, reason: &'static str) {
         if let Some(link) = self.workers.remove(&worker) {
-            tracing::warn!(worker = worker.0, node = %link.node, reason, "worker lost");
+            tracing::warn!(worker = worker.number(), node = %link.node, reason, "worker lost");
             link.outbox.close();
             self.event(Event::WorkerLost { worker });
         }
@@ -254,9 +254,6 @@ impl SchedulerActor {
     }
 }
 
-/// Worker ids of one term are apart from those of another.
-const WORKER_BITS: u32 = 16;
-
 impl Vital for SchedulerActor {
     type Input = Input;
     const TICK: Option<Duration> = Some(Duration::from_micros(TICK_US));
@@ -292,7 +289,7 @@ impl Vital for SchedulerActor {
                     return;
                 }
                 self.next_worker += 1;
-                tracing::info!(worker = worker.0, node = %info.node, name = %info.name, nthreads = info.nthreads, "worker joined");
+                tracing::info!(worker = worker.number(), node = %info.node, name = %info.name, nthreads = info.nthreads, "worker joined");
                 self.workers.insert(worker, WorkerLink { node: info.node, outbox, unsent: Vec::new() });
                 self.event(Event::WorkerJoined { worker, info });
             }

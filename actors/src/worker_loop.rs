@@ -47,7 +47,7 @@ impl WorkerLoop {
         match self.leaders.open(&self.mesh, &hello, patience).await? {
             Some((link, Welcome::Worker { worker, term })) => {
                 tracing::info!(
-                    worker = worker.0,
+                    worker = worker.number(),
                     scheduler = %link.peer,
                     term = term.number(),
                     "registered at the scheduler"

@@ -45,6 +45,20 @@ impl fmt::Debug for NodeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u32);
 
+impl WorkerId {
+    const BITS: u32 = 16;
+
+    /// The first that a scheduler of this term gives out, so that ids of neighbouring terms are apart.
+    pub const fn first_of(term: Term) -> WorkerId {
+        WorkerId((term.0 as u32) << WorkerId::BITS)
+    }
+
+    /// Which one it is of its term's, counted from 0: for people.
+    pub const fn number(self) -> u32 {
+        self.0 & ((1 << WorkerId::BITS) - 1)
+    }
+}
+
 /// One connection of a client to the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClientId(pub u32);

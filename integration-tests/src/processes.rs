@@ -154,7 +154,12 @@ impl Processes {
 
     /// A client of the cluster, once all workers are known to it.
     pub async fn connect(&self) -> Result<Cluster> {
-        let options = ConnectOptions { secret_file: Some(self.secret_file()), ..ConnectOptions::default() };
+        self.connect_with(ConnectOptions::default()).await
+    }
+
+    /// The same, with options.
+    pub async fn connect_with(&self, options: ConnectOptions) -> Result<Cluster> {
+        let options = ConnectOptions { secret_file: Some(self.secret_file()), ..options };
         let cluster = Cluster::connect_with(&self.addr, options).await?;
         cluster.wait_for_workers(self.workers.len()).await?;
         Ok(cluster)

@@ -203,7 +203,8 @@ async fn questions_to_a_lost_scheduler_fail_instead_of_waiting() {
     let cluster = connect(&scheduler).await;
     let future = cluster.submit(tasks::add::task(1, 2));
     future.wait().await.unwrap();
-    scheduler.mesh().close();
+    // It takes leave, and nobody is there who could hold the scheduler in its place.
+    scheduler.shutdown().await;
     let explained = in_time(async {
         // Asked until the client has noticed.
         while cluster.explain(&future).await.is_ok() {}

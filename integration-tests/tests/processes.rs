@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use starling::core::explain::Why;
-use starling::{Buffer, ClientError};
+use starling::{Buffer, ClientError, ConnectOptions};
 use starling_integration_tests::processes::{Process, Processes};
 use starling_integration_tests::tasks;
 
@@ -150,9 +150,10 @@ async fn a_task_that_outlives_its_workers_is_given_up_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_scheduler_is_said_to_whoever_waits() {
+async fn a_scheduler_that_stays_away_is_said_to_whoever_waits() {
     let mut processes = Processes::start(NODE, 1).unwrap();
-    let cluster = processes.connect().await.unwrap();
+    let options = ConnectOptions { patience: Some(Duration::from_secs(1)), ..ConnectOptions::default() };
+    let cluster = processes.connect_with(options).await.unwrap();
     let waiting = cluster.submit(tasks::slow::task(600_000_u64, 0)).await.unwrap();
     processes.scheduler.kill().unwrap();
     assert!(matches!(waiting.result().await.unwrap_err(), ClientError::SchedulerLost(_)));

@@ -194,6 +194,26 @@ impl Shared {
 }
 
 /// Makes the file, after the recording of the run before was put aside.
+/// Whether a recording could be begun in this file, before there is anything to record.
+///
+/// # Errors
+/// What would be in the way.
+pub fn check(path: &Path) -> Result<(), RecordError> {
+    let failed = |source| RecordError::Io { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(failed(std::io::Error::from(std::io::ErrorKind::NotFound)));
+    }
+    for file in [path, &aside(path)] {
+        match look_at(file).map_err(failed)? {
+            Found::SomethingElse => return Err(RecordError::NotARecording { path: file.to_owned() }),
+            Found::Recording(found) if is_locked(&found) => return Err(RecordError::InUse { path: file.to_owned() }),
+            Found::Recording(_) | Found::Nothing | Found::Empty => {}
+        }
+    }
+    Ok(())
+}
+
 fn create(path: &Path) -> Result<File, RecordError> {
     let failed = |source| RecordError::Io { path: path.to_owned(), source };
     let mut options = OpenOptions::new();

@@ -188,8 +188,8 @@ impl Replay {
 
     fn worker_name(&self, worker: WorkerId) -> String {
         match self.summary.workers.get(&worker) {
-            Some(summary) if !summary.name.is_empty() => format!("{} (worker {})", summary.name, worker.0),
-            _ => format!("worker {}", worker.0),
+            Some(summary) if !summary.name.is_empty() => format!("{} (worker {})", summary.name, worker.number()),
+            _ => format!("worker {}", worker.number()),
         }
     }
 
@@ -332,8 +332,8 @@ impl Replay {
             Event::Recovered => "the recovery is over".to_owned(),
             Event::Logged(_) => "the ledger has taken an entry".to_owned(),
             Event::NotLogged { problem, .. } => format!("the ledger has not taken an entry: {problem}"),
-            Event::WorkerJoined { worker, info } if info.name.is_empty() => format!("worker {} joined", worker.0),
-            Event::WorkerJoined { worker, info } => format!("{} (worker {}) joined", info.name, worker.0),
+            Event::WorkerJoined { worker, info } if info.name.is_empty() => format!("worker {} joined", worker.number()),
+            Event::WorkerJoined { worker, info } => format!("{} (worker {}) joined", info.name, worker.number()),
             Event::WorkerLost { worker } => format!("{} was lost", self.worker_name(*worker)),
             Event::FromWorker { worker, message } => {
                 format!("{} says: {}", self.worker_name(*worker), describe_from_worker(message))

@@ -13,6 +13,7 @@ use crate::fixed::FixedMap;
 use crate::ids::{ClientId, JobId, TaskId};
 use crate::wire::{FromClient, SubmitError, ToClient, ToWorker};
 
+use super::pool::NBYTES_MAX;
 use super::record::Jobs;
 use super::{Effects, Scheduler, TaskState};
 
@@ -253,6 +254,34 @@ impl Scheduler {
                     effects.tell_worker(worker, ToWorker::Free { task });
                 }
             }
+        }
+    }
+
+    /// A job's client says all of it again: what was kept of it goes. The values that it has put on workers wait there.
+    pub(super) fn hand_over_kept(&mut self, client: ClientId, job_id: JobId) {
+        let Some(kept) = self.kept.remove(&client) else { return };
+        let mut others = Kept::default();
+        for message in kept.messages {
+            match message {
+                FromClient::Submit { job, .. } if job == job_id => {}
+                FromClient::Scattered { job, values } if job == job_id => {
+                    for (index, nbytes, workers) in values {
+                        let slots = workers.iter().filter_map(|worker| self.pool.slot(*worker));
+                        for slot in slots.collect::<Vec<_>>() {
+                            self.orphan_value(slot, TaskId::new(job_id, index), nbytes.min(NBYTES_MAX));
+                        }
+                    }
+                }
+                FromClient::Release { mut tasks } => {
+                    tasks.retain(|task| task.job != job_id);
+                    others.push(FromClient::Release { tasks });
+                }
+                other => others.push(other),
+            }
+        }
+        others.given_up = kept.given_up.into_iter().filter(|task| task.job != job_id).collect();
+        if !others.is_empty() {
+            self.kept.insert(client, others);
         }
     }
 

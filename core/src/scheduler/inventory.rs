@@ -8,15 +8,21 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::ids::{Attempt, JobId, TaskId};
+use crate::ids::{Attempt, JobId, TaskId, Time};
 use crate::wire::{Inventory, StillRunning, ToWorker};
 
 use super::pool::{NBYTES_MAX, Slot};
-use super::record::State;
+use super::record::{NOBODY, State};
 use super::{Effects, Scheduler};
 
 /// How long orphans are kept after the recovery, in microseconds.
 pub(super) const ORPHANS_US: u64 = 30_000_000;
+
+/// How long those are not looked at that were kept longer, in microseconds.
+const PAUSE_US: u64 = 1_000_000;
+
+/// How many tasks there may be of which workers have something and that are not known.
+const ORPHANS_MAX: usize = 20_000_000;
 
 /// An output that nobody has asked for yet.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +37,29 @@ struct Orphan {
 pub(super) struct Orphans {
     outputs: BTreeMap<TaskId, SmallVec<[Orphan; 1]>>,
     running: BTreeMap<TaskId, SmallVec<[(Slot, StillRunning); 1]>>,
+    /// Old ones are not looked for before this time.
+    look_at: Time,
 }
 
 impl Orphans {
     fn is_empty(&self) -> bool {
         self.outputs.is_empty() && self.running.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.outputs.len() + self.running.len() < ORPHANS_MAX
+    }
+
+    /// A worker has one output of a task.
+    fn add(&mut self, task: TaskId, orphan: Orphan) {
+        let orphans = self.outputs.entry(task).or_default();
+        orphans.retain(|other| other.slot != orphan.slot);
+        orphans.push(orphan);
+    }
+
+    /// Whether a worker has an output of a task that waits here.
+    pub(super) fn holds(&self, slot: Slot, task: TaskId) -> bool {
+        self.outputs.get(&task).is_some_and(|orphans| orphans.iter().any(|orphan| orphan.slot == slot))
     }
 }
 
@@ -58,22 +82,28 @@ impl Scheduler {
 
     /// Whether somebody may yet ask for a task that is not known.
     fn may_be_wanted(&self, task: TaskId) -> bool {
-        let is_early = self.recovery.is_under_way || self.now < self.orphans_until;
-        !task.is_part() && (self.recovery.awaits(task.job) || is_early && self.jobs.job(task.job).is_none())
+        if task.is_part() || !self.orphans.has_room() {
+            return false;
+        }
+        let may_be_resumed = self.jobs.job(task.job).is_none_or(|job| job.client == NOBODY);
+        self.recovery.awaits(task.job) || self.is_early() && may_be_resumed
+    }
+
+    /// Whether clients that were there before may still come.
+    fn is_early(&self) -> bool {
+        self.recovery.is_under_way || self.now < self.orphans_until
+    }
+
+    /// A value that its client has put on workers, and will say again.
+    pub(super) fn orphan_value(&mut self, slot: Slot, task: TaskId, nbytes: u64) {
+        self.orphans.add(task, Orphan { slot, attempt: Attempt(0), nbytes });
     }
 
     fn on_held(&mut self, slot: Slot, task: TaskId, attempt: Attempt, nbytes: u64, effects: &mut Effects) {
-        if self.recovery.awaits(task.job) || self.jobs.get(task).is_none() {
-            if self.may_be_wanted(task) {
-                let orphans = self.orphans.outputs.entry(task).or_default();
-                orphans.retain(|orphan| orphan.slot != slot);
-                orphans.push(Orphan { slot, attempt, nbytes });
-            } else {
-                self.tell_to_free(slot, task, effects);
-            }
-            return;
+        if self.jobs.get(task).is_none() && self.may_be_wanted(task) {
+            return self.orphans.add(task, Orphan { slot, attempt, nbytes });
         }
-        let Some(record) = self.jobs.get_mut(task) else { return };
+        let Some(record) = self.jobs.get_mut(task) else { return self.tell_to_free(slot, task, effects) };
         match &mut record.state {
             State::Memory { holders, .. } if holders.contains(&slot) => {}
             State::Memory { nbytes, holders } if record.attempt == attempt => {
@@ -82,19 +112,20 @@ impl Scheduler {
                 self.pool.hold(slot, task, nbytes);
                 self.move_away_if_retiring(slot, task, effects);
             }
-            state if state.is_pending() => {
-                record.attempt = record.attempt.max(attempt);
-                self.take_in(task, slot, nbytes, effects);
-            }
+            state if state.is_pending() => self.take_in(task, slot, attempt, nbytes, effects),
             _ => self.tell_to_free(slot, task, effects),
         }
     }
 
-    /// The output of a task that was to be computed turns out to be there.
-    fn take_in(&mut self, task: TaskId, slot: Slot, nbytes: u64, effects: &mut Effects) {
+    /// The output of a task that was to be computed turns out to be there, from an earlier attempt.
+    fn take_in(&mut self, task: TaskId, slot: Slot, attempt: Attempt, nbytes: u64, effects: &mut Effects) {
         self.transition(task, State::Memory { nbytes, holders: [slot].into_iter().collect() }, effects);
+        if let Some(record) = self.jobs.get_mut(task) {
+            // The record says of which attempt the output is; none that was given out is given out again.
+            self.attempts_after = self.attempts_after.max(record.attempt);
+            record.attempt = attempt;
+        }
         self.pool.hold(slot, task, nbytes);
-        self.ready.retain(|ready| *ready != task);
         self.come_into_memory(task);
         self.announce(task, effects);
         self.tell_watchers_where(task, effects);
@@ -103,7 +134,7 @@ impl Scheduler {
 
     fn on_still_running(&mut self, slot: Slot, running: StillRunning, effects: &mut Effects) {
         let StillRunning { task, attempt, is_suspended } = running;
-        if self.recovery.awaits(task.job) || self.jobs.get(task).is_none() {
+        let Some(record) = self.jobs.get(task) else {
             if self.may_be_wanted(task) {
                 let orphans = self.orphans.running.entry(task).or_default();
                 orphans.retain(|orphan| orphan.0 != slot);
@@ -112,10 +143,10 @@ impl Scheduler {
                 self.tell_to_cancel(slot, task, attempt, effects);
             }
             return;
-        }
-        let Some(record) = self.jobs.get(task) else { return };
+        };
         // In a queue, all inputs are there, and nobody else runs it.
-        if matches!(record.state, State::Queued { .. } | State::NoWorker) && record.attempt <= attempt {
+        let is_queued = matches!(record.state, State::Queued { .. } | State::NoWorker);
+        if is_queued && record.attempt <= attempt && self.may_run_at(record.class, slot) {
             self.transition(task, State::Waiting { unfinished: 0 }, effects);
             self.take_up_running(task, slot, attempt, is_suspended);
         } else if !matches!(record.state, State::Processing { worker, .. } if worker == slot) {
@@ -181,7 +212,7 @@ impl Scheduler {
             self.orphans.running.remove(&task);
         }
         if let Some(nbytes) = nbytes.filter(|_| has_ended) {
-            self.orphans.outputs.entry(task).or_default().push(Orphan { slot, attempt, nbytes });
+            self.orphans.add(task, Orphan { slot, attempt, nbytes });
         }
         has_ended
     }
@@ -207,6 +238,13 @@ impl Scheduler {
         });
     }
 
+    /// A job is closed: if its client may come again, what workers have of it waits as long as that of others.
+    pub(super) fn leave_orphans_of(&mut self, job: JobId, effects: &mut Effects) {
+        if !self.is_early() {
+            self.drop_orphans_of(job, effects);
+        }
+    }
+
     /// Nobody will ask for more of this job.
     pub(super) fn drop_orphans_of(&mut self, job: JobId, effects: &mut Effects) {
         if self.orphans.is_empty() {
@@ -220,9 +258,10 @@ impl Scheduler {
 
     /// Nobody has asked for what is left in a long time.
     pub(super) fn drop_old_orphans(&mut self, effects: &mut Effects) {
-        if self.orphans.is_empty() || self.recovery.is_under_way || self.now < self.orphans_until {
+        if self.orphans.is_empty() || self.is_early() || self.now < self.orphans.look_at {
             return;
         }
+        self.orphans.look_at.0 = self.now.0.saturating_add(PAUSE_US);
         let recovery = &self.recovery;
         let is_old = |task: &TaskId| !recovery.awaits(task.job);
         let outputs: Vec<TaskId> = self.orphans.outputs.keys().copied().filter(is_old).collect();

@@ -10,22 +10,46 @@ use crate::failure::{FailureCause, TaskFailure};
 use crate::ids::{ClientId, JobId, TaskId};
 use crate::ledger::{ENTRY_BYTES_MAX, Entry, KEPT_MAX, Kept};
 use crate::spec::{NAME_BYTES_MAX, TaskOptions, TaskSpec};
-use crate::wire::{KeptName, ResultAt, ToClient};
+use crate::wire::{JobSummary, KeptName, ResultAt, ToClient};
 
 use super::record::{Job, NOBODY, Record, State};
+use super::view::TaskState;
 use super::{Effects, Scheduler};
 
 /// How many kept tasks clients may watch, all together.
 const WATCHED_MAX: usize = 1_000_000;
 
-/// How many job ids are in reserve when more are reserved, and how many then.
-const JOBS_RESERVED: u32 = 1 << 16;
+/// How many job ids are reserved at a time: more, when half of them are used. Few in tests, which open that many jobs.
+const JOBS_RESERVED: u32 = if cfg!(test) { 64 } else { 1 << 16 };
+
+/// How many requests to keep or to forget may wait for the ledger.
+const ASKED_MAX: usize = 10_000;
 
 /// What is kept under a name.
 #[derive(Debug)]
 struct KeptTasks {
     job: JobId,
     wanted: Vec<u32>,
+    /// Values that a client had put on workers and that are kept with it, since they cannot be computed again.
+    values: Vec<u32>,
+    /// Whether the ledger is known to say so.
+    is_logged: bool,
+}
+
+impl KeptTasks {
+    /// Every task that is kept, once.
+    fn distinct(&self) -> BTreeSet<u32> {
+        self.wanted.iter().chain(&self.values).copied().collect()
+    }
+}
+
+/// Who waits to hear that the ledger keeps something, or keeps it no longer.
+#[derive(Debug)]
+struct Asked {
+    client: ClientId,
+    token: u64,
+    name: KeptName,
+    is_forget: bool,
 }
 
 /// What is kept, and who wants to hear of it.
@@ -33,7 +57,7 @@ struct KeptTasks {
 pub(super) struct Keeping {
     kept: BTreeMap<KeptName, KeptTasks>,
     /// Who waits to hear that the ledger says so.
-    asked: Vec<(ClientId, u64, KeptName)>,
+    asked: Vec<Asked>,
     watchers: BTreeMap<TaskId, SmallVec<[ClientId; 1]>>,
     /// How many job ids the ledger has been asked to reserve; `None` if there is no ledger.
     reserved: Option<u32>,
@@ -56,14 +80,34 @@ impl Scheduler {
         wanted: Vec<u32>,
         effects: &mut Effects,
     ) {
+        // A client whose link was lost before the answer asks again.
+        let same = self.keeping.kept.get(&name).filter(|kept| kept.job == job && kept.wanted == wanted);
+        match same.filter(|_| self.is_of(client, job)).map(|kept| kept.is_logged) {
+            Some(true) => return effects.tell_client(client, done(token, String::new())),
+            Some(false) => return self.ask(Asked { client, token, name, is_forget: false }, None, effects),
+            None => {}
+        }
         match self.describe_kept(client, &name, job, &wanted) {
             Ok(kept) => {
-                self.keep(name.clone(), job, wanted);
-                self.keeping.asked.push((client, token, name));
-                effects.to_log.push(Entry::Keep(Arc::new(kept)));
+                let values = kept.values.iter().map(|(index, _)| *index).collect();
+                let asked = Asked { client, token, name: name.clone(), is_forget: false };
+                if self.keeping.asked.len() < ASKED_MAX {
+                    self.keep(name, job, wanted, values, effects);
+                }
+                self.ask(asked, Some(Entry::Keep(Arc::new(kept))), effects);
             }
-            Err(problem) => effects.tell_client(client, ToClient::Done { token, moved: 0, problem }),
+            Err(problem) => effects.tell_client(client, done(token, problem)),
         }
+    }
+
+    /// Has the ledger say something, and the client hear of it.
+    fn ask(&mut self, asked: Asked, entry: Option<Entry>, effects: &mut Effects) {
+        if self.keeping.asked.len() >= ASKED_MAX {
+            let problem = format!("{ASKED_MAX} requests wait for the ledger: try again later");
+            return effects.tell_client(asked.client, done(asked.token, problem));
+        }
+        self.keeping.asked.push(asked);
+        effects.to_log.extend(entry);
     }
 
     /// What the ledger has to say of it; or why it cannot be kept.
@@ -85,7 +129,7 @@ impl Scheduler {
         }
         let mut tasks = Vec::new();
         let mut values = Vec::new();
-        let mut bytes = 0;
+        let mut bytes = wanted.len() * 5 + job.name.len();
         for index in ancestors(job, wanted).ok_or_else(|| format!("{name} names a task that job {} has not", id.0))? {
             let Some(record) = job.get(index) else { continue };
             if record.keeps == u8::MAX {
@@ -93,10 +137,12 @@ impl Scheduler {
             }
             if record.is_scattered() {
                 let nbytes = if let State::Memory { nbytes, .. } = record.state { nbytes } else { 0 };
+                bytes += 16;
                 values.push((index, nbytes));
             } else {
-                bytes += record.payload.len() + 4 * record.inputs.len() + 64;
-                tasks.push(self.spec_of(TaskId::new(id, index), record));
+                let spec = self.spec_of(TaskId::new(id, index), record);
+                bytes += entry_bytes(&spec);
+                tasks.push(spec);
             }
             if bytes > ENTRY_BYTES_MAX / 2 {
                 let max = ENTRY_BYTES_MAX / 2;
@@ -127,20 +173,40 @@ impl Scheduler {
         }
     }
 
-    /// From now on these outputs are kept.
-    pub(super) fn keep(&mut self, name: KeptName, job: JobId, wanted: Vec<u32>) {
-        for index in &wanted {
-            if let Some(record) = self.jobs.get_mut(TaskId::new(job, *index)) {
+    /// From now on these outputs are kept, and those of the values that are there.
+    pub(super) fn keep(
+        &mut self,
+        name: KeptName,
+        job: JobId,
+        wanted: Vec<u32>,
+        mut values: Vec<u32>,
+        effects: &mut Effects,
+    ) {
+        let jobs = &self.jobs;
+        values.retain(|index| jobs.get(TaskId::new(job, *index)).is_some_and(|record| record.state.is_memory()));
+        let kept = KeptTasks { job, wanted, values, is_logged: false };
+        for index in kept.distinct() {
+            let task = TaskId::new(job, index);
+            if let Some(record) = self.jobs.get_mut(task) {
                 record.keeps = record.keeps.saturating_add(1);
+                self.require(task, effects);
             }
         }
-        self.keeping.kept.insert(name, KeptTasks { job, wanted });
+        self.keeping.kept.insert(name, kept);
+    }
+
+    /// The ledger says that this is kept.
+    pub(super) fn kept_is_logged(&mut self, name: &KeptName) {
+        if let Some(kept) = self.keeping.kept.get_mut(name) {
+            kept.is_logged = true;
+        }
     }
 
     /// From now on they are not.
     fn unkeep(&mut self, name: &KeptName, effects: &mut Effects) {
-        let Some(KeptTasks { job, wanted }) = self.keeping.kept.remove(name) else { return };
-        for index in wanted {
+        let Some(kept) = self.keeping.kept.remove(name) else { return };
+        let job = kept.job;
+        for index in kept.distinct() {
             let task = TaskId::new(job, index);
             let Some(record) = self.jobs.get_mut(task) else { continue };
             record.keeps = record.keeps.saturating_sub(1);
@@ -156,21 +222,23 @@ impl Scheduler {
 
     pub(super) fn on_forget(&mut self, client: ClientId, token: u64, name: KeptName, effects: &mut Effects) {
         if !self.keeping.kept.contains_key(&name) {
-            let problem = format!("there is no {name}");
-            return effects.tell_client(client, ToClient::Done { token, moved: 0, problem });
+            return effects.tell_client(client, done(token, format!("there is no {name}")));
         }
-        self.keeping.asked.push((client, token, name.clone()));
-        effects.to_log.push(Entry::Forget(name));
+        let asked = Asked { client, token, name: name.clone(), is_forget: true };
+        self.ask(asked, Some(Entry::Forget(name)), effects);
     }
 
     /// A quorum has taken an entry into the ledger.
     pub(super) fn on_logged(&mut self, entry: &Entry, effects: &mut Effects) {
         match entry {
             Entry::Founded(_) | Entry::JobsBelow(_) => {}
-            Entry::Keep(kept) => self.answer_kept(&kept.name, "", effects),
+            Entry::Keep(kept) => {
+                self.kept_is_logged(&kept.name);
+                self.answer_asked(&kept.name, false, "", effects);
+            }
             Entry::Forget(name) => {
                 self.unkeep(name, effects);
-                self.answer_kept(name, "", effects);
+                self.answer_asked(name, true, "", effects);
             }
         }
     }
@@ -178,18 +246,26 @@ impl Scheduler {
     /// An entry could not be taken into the ledger, or it is not known whether it was.
     pub(super) fn on_not_logged(&mut self, entry: &Entry, problem: &str, effects: &mut Effects) {
         match entry {
-            Entry::Founded(_) | Entry::JobsBelow(_) => {}
-            Entry::Keep(kept) => {
-                self.unkeep(&kept.name, effects);
-                self.answer_kept(&kept.name, problem, effects);
+            Entry::Founded(_) => {}
+            // The next job asks again.
+            Entry::JobsBelow(_) => {
+                self.keeping.reserved = self.keeping.reserved.map(|reserved| reserved.saturating_sub(JOBS_RESERVED));
             }
-            Entry::Forget(name) => self.answer_kept(name, problem, effects),
+            Entry::Keep(kept) => {
+                // One that was asked for again, and is in the ledger, stays.
+                if self.keeping.kept.get(&kept.name).is_some_and(|kept| !kept.is_logged) {
+                    self.unkeep(&kept.name, effects);
+                }
+                self.answer_asked(&kept.name, false, problem, effects);
+            }
+            Entry::Forget(name) => self.answer_asked(name, true, problem, effects),
         }
     }
 
-    fn answer_kept(&mut self, name: &KeptName, problem: &str, effects: &mut Effects) {
-        for (client, token, _) in self.keeping.asked.extract_if(.., |(_, _, asked)| asked == name) {
-            effects.tell_client(client, ToClient::Done { token, moved: 0, problem: problem.to_owned() });
+    fn answer_asked(&mut self, name: &KeptName, is_forget: bool, problem: &str, effects: &mut Effects) {
+        let is_meant = |asked: &mut Asked| asked.name == *name && asked.is_forget == is_forget;
+        for asked in self.keeping.asked.extract_if(.., is_meant) {
+            effects.tell_client(asked.client, done(asked.token, problem.to_owned()));
         }
     }
 
@@ -208,6 +284,7 @@ impl Scheduler {
         if self.kept_names_of(id).next().is_none() {
             return self.close_job(id, effects);
         }
+        self.recovery.give_up(id);
         let Some(job) = self.jobs.job_mut(id) else { return };
         job.client = NOBODY;
         let indices: Vec<u32> = job.iter().map(|(index, _)| index).collect();
@@ -252,14 +329,14 @@ impl Scheduler {
     }
 
     pub(super) fn stop_watching(&mut self, client: ClientId) {
-        self.keeping.asked.retain(|(asked, ..)| *asked != client);
+        self.keeping.asked.retain(|asked| asked.client != client);
         self.keeping.watchers.retain(|_, watchers| {
             watchers.retain(|watcher| *watcher != client);
             !watchers.is_empty()
         });
     }
 
-    /// Tells those who watch a task, its own client apart.
+    /// Tells those who watch a task.
     pub(super) fn tell_watchers(&self, task: TaskId, message: &ToClient, effects: &mut Effects) {
         for client in self.keeping.watchers.get(&task).into_iter().flatten() {
             effects.tell_client(*client, message.clone());
@@ -292,9 +369,54 @@ impl Scheduler {
         JobId(first.0.wrapping_add(JOBS_RESERVED))
     }
 
+    /// The jobs, for a person, by their ids.
+    pub(super) fn summaries(&self) -> Vec<JobSummary> {
+        let mut all: Vec<JobSummary> = self.jobs.iter().map(|(id, job)| self.summary(id, job)).collect();
+        all.sort_by_key(|summary| summary.job);
+        all
+    }
+
+    fn summary(&self, id: JobId, job: &Job) -> JobSummary {
+        let names: Vec<&KeptName> = self.kept_names_of(id).collect();
+        let count = |state| job.counts.get(state);
+        JobSummary {
+            job: id,
+            name: job.name.clone(),
+            has_client: job.client != NOBODY,
+            is_detached: names.contains(&&KeptName::Job(id)),
+            data_sets: names
+                .iter()
+                .filter_map(|name| match name {
+                    KeptName::DataSet(name) => Some(name.clone()),
+                    KeptName::Job(_) => None,
+                })
+                .collect(),
+            released: count(TaskState::Released),
+            waiting: count(TaskState::Waiting),
+            queued: count(TaskState::Queued),
+            no_worker: count(TaskState::NoWorker),
+            processing: count(TaskState::Processing),
+            memory: count(TaskState::Memory),
+            erred: count(TaskState::Erred),
+        }
+    }
+
     pub(super) fn kept_jobs(&self) -> BTreeSet<JobId> {
         self.keeping.kept.values().map(|kept| kept.job).collect()
     }
+}
+
+fn done(token: u64, problem: String) -> ToClient {
+    ToClient::Done { token, moved: 0, problem }
+}
+
+/// About how many bytes a task takes in the ledger.
+fn entry_bytes(spec: &TaskSpec) -> usize {
+    let requirements = spec.options.requirements.as_ref().map_or(0, |requirements| {
+        let resources = requirements.resources.keys().map(|name| name.len() + 12);
+        resources.chain(requirements.workers.iter().map(|name| name.len() + 2)).sum()
+    });
+    spec.payload.len() + 5 * spec.inputs.len() + requirements + 64
 }
 
 /// These tasks and everything that they need, in the order of the indices; `None` if one is not known.

@@ -31,7 +31,8 @@
 //!
 //! - [`view`], `explain`: what may be asked of the scheduler.
 //! - `record`: the records; `queue`: ready tasks; `pool`: the workers; `kinds`: the functions; `classes`: the requirements.
-//! - `recover`: jobs that clients resume; `inventory`: what workers have from before; `keep`: what is kept without a client.
+//! - `recover`: jobs that clients resume; `take_up`: their tasks; `inventory`: what workers have from before; `keep`: what is kept
+//!   without a client.
 //! - `submit`: what clients say; `admit`: how much of it at a time; `workers`: joining, leaving and what workers say.
 //! - `transitions`: what follows when a task's state changes; `place`: which worker gets what; `ahead`: what is sent before its
 //!   inputs; `steal`: what is asked back; `moves`: copies on request, and workers that leave.
@@ -53,6 +54,7 @@ mod record;
 mod recover;
 mod steal;
 mod submit;
+mod take_up;
 mod transitions;
 pub mod view;
 mod workers;
@@ -243,6 +245,8 @@ pub struct Scheduler {
     keeping: Keeping,
     /// Attempts are counted from here on.
     attempts_after: Attempt,
+    /// The last attempt of any task of a job that was closed.
+    attempts_closed: Attempt,
     /// Nothing is stolen before this time.
     steal_at: Time,
     /// Where the next sample of eligible workers begins.
@@ -286,6 +290,7 @@ impl Scheduler {
             orphans_until: Time::default(),
             keeping: Keeping::default(),
             attempts_after: Attempt(0),
+            attempts_closed: Attempt(0),
             steal_at: Time::default(),
             cursor: 0,
             bytes_at: Vec::new(),

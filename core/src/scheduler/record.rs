@@ -197,10 +197,38 @@ impl Record {
 
 #[derive(Debug, Default)]
 struct Page {
-    /// How many records at the page's beginning were forgotten before `records` began.
+    /// How many places at the page's beginning have no record, before `records` begins.
     skipped: usize,
     records: Vec<Option<Record>>,
     live: usize,
+}
+
+impl Page {
+    /// The next record that is pushed gets this place, which none has been put at or behind.
+    fn leave_gap(&mut self, at: usize) {
+        if self.live == 0 && self.skipped + self.records.len() < at {
+            (self.skipped, self.records) = (at, Vec::new());
+        } else if self.skipped + self.records.len() < at {
+            self.records.resize_with(at - self.skipped, || None);
+        }
+    }
+
+    /// A place that may never have been reached, or may have been left behind.
+    fn place(&mut self, at: usize) -> Option<&mut Option<Record>> {
+        if self.live == 0 {
+            (self.skipped, self.records) = (at, Vec::new());
+        } else if at < self.skipped {
+            let mut records: Vec<Option<Record>> = Vec::new();
+            records.resize_with(self.skipped - at, || None);
+            records.append(&mut self.records);
+            (self.skipped, self.records) = (at, records);
+        }
+        let at = at - self.skipped;
+        if at >= self.records.len() {
+            self.records.resize_with(at + 1, || None);
+        }
+        self.records.get_mut(at)
+    }
 }
 
 /// A job and the records of its tasks.
@@ -234,67 +262,42 @@ impl Job {
     /// Adds the record of task `next_index`.
     pub(super) fn push(&mut self, record: Record) {
         let page_index = self.next_index as usize / PAGE_RECORDS;
-        if page_index == self.pages.len() {
+        let at = self.next_index as usize % PAGE_RECORDS;
+        if page_index >= self.pages.len() {
+            self.pages.resize_with(page_index, || None);
             // A small job shall not pay for a whole page; a job that has filled one will most likely fill the next.
-            let records = if page_index == 0 { Vec::new() } else { Vec::with_capacity(PAGE_RECORDS) };
-            self.pages.push(Some(Page { skipped: 0, records, live: 0 }));
+            let is_next = page_index > 0 && at == 0;
+            let records = if is_next { Vec::with_capacity(PAGE_RECORDS) } else { Vec::new() };
+            self.pages.push(Some(Page { skipped: at, records, live: 0 }));
         }
         self.counts.add(record.state.view(), 1);
-        if let Some(Some(page)) = self.pages.get_mut(page_index) {
+        if let Some(page) = self.pages.get_mut(page_index) {
+            let page = page.get_or_insert_with(|| Page { skipped: at, ..Page::default() });
+            page.leave_gap(at);
             page.records.push(Some(record));
             page.live += 1;
         }
         self.next_index += 1;
     }
 
-    /// Leaves a gap: the next record gets this index, unless that lies behind already.
+    /// Leaves a gap, which costs nothing: the next record gets this index, unless that lies behind already.
     pub(super) fn skip_to(&mut self, index: u32) {
-        while self.next_index < index {
-            let page_index = self.next_index as usize / PAGE_RECORDS;
-            let page_start = page_index * PAGE_RECORDS;
-            let end = (page_start + PAGE_RECORDS).min(index as usize);
-            let gap = end - self.next_index as usize;
-            if page_index == self.pages.len() {
-                let skipped = end - page_start;
-                let page = Page { skipped, records: Vec::new(), live: 0 };
-                self.pages.push((skipped < PAGE_RECORDS).then_some(page));
-            } else if let Some(slot) = self.pages.get_mut(page_index)
-                && let Some(page) = slot
-            {
-                if page.live > 0 {
-                    page.records.resize_with(page.records.len() + gap, || None);
-                } else {
-                    page.skipped = end - page_start;
-                    page.records = Vec::new();
-                    if page.skipped == PAGE_RECORDS {
-                        *slot = None;
-                    }
-                }
-            }
-            self.next_index = end as u32;
-        }
+        self.next_index = self.next_index.max(index);
     }
 
-    /// Adds a record where none is: at the end, behind a gap, or in one.
+    /// Adds a record where none is: at the end, behind a gap, or in one. The last index of all is not for records.
     pub(super) fn put(&mut self, index: u32, record: Record) {
         if index >= self.next_index {
             self.skip_to(index);
             return self.push(record);
         }
-        let Some(page) = self.pages.get_mut(index as usize / PAGE_RECORDS) else { return };
-        let page = page.get_or_insert_with(Page::default);
-        let at = index as usize % PAGE_RECORDS;
-        if at < page.skipped {
-            let mut records: Vec<Option<Record>> = Vec::new();
-            records.resize_with(page.skipped, || None);
-            records.append(&mut page.records);
-            (page.skipped, page.records) = (0, records);
+        let (page_index, at) = (index as usize / PAGE_RECORDS, index as usize % PAGE_RECORDS);
+        if page_index >= self.pages.len() {
+            self.pages.resize_with(page_index + 1, || None);
         }
-        let at = at - page.skipped;
-        if at >= page.records.len() {
-            page.records.resize_with(at + 1, || None);
-        }
-        if let Some(place) = page.records.get_mut(at).filter(|place| place.is_none()) {
+        let Some(page) = self.pages.get_mut(page_index) else { return };
+        let page = page.get_or_insert_with(|| Page { skipped: at, ..Page::default() });
+        if let Some(place) = page.place(at).filter(|place| place.is_none()) {
             self.counts.add(record.state.view(), 1);
             *place = Some(record);
             page.live += 1;
@@ -328,18 +331,31 @@ impl Job {
         Some(old)
     }
 
+    /// Weeds forgotten tasks out of all lists of dependents, so that records may be put in their places.
+    pub(super) fn forget_dependents(&mut self) {
+        let indices: Vec<u32> = self.iter().map(|(index, _)| index).collect();
+        for index in indices {
+            self.weed_dependents(index);
+        }
+    }
+
+    fn weed_dependents(&mut self, index: u32) {
+        let Some(record) = self.get_mut(index) else { return };
+        let mut dependents = std::mem::take(&mut record.dependents);
+        dependents.retain(|dependent| self.get(*dependent).is_some());
+        dependents.shrink_to_fit();
+        if let Some(record) = self.get_mut(index) {
+            record.dependents = dependents;
+        }
+    }
+
     /// One dependent of `index` was forgotten. Long lists lose their forgotten entries when these are the most.
     pub(super) fn drop_dependent(&mut self, index: u32) {
         let Some(record) = self.get_mut(index) else { return };
         record.dependents_live -= 1;
         let live = record.dependents_live as usize;
         if record.dependents.len() > DEPENDENTS_COMPACTED_MIN && record.dependents.len() > 2 * live {
-            let mut dependents = std::mem::take(&mut record.dependents);
-            dependents.retain(|dependent| self.get(*dependent).is_some());
-            dependents.shrink_to_fit();
-            if let Some(record) = self.get_mut(index) {
-                record.dependents = dependents;
-            }
+            self.weed_dependents(index);
         }
     }
 

@@ -1,26 +1,30 @@
 //! Jobs that their clients resume, at another scheduler or over another link.
 //!
-//! A client says again what it may still need ([`FromClient::Restore`](crate::wire::FromClient::Restore)), workers say what they
-//! have ([`inventory`](super::inventory)). A new scheduler in a recovery takes up neither before it is over, so that what one of them
-//! says is not decided upon before the others have had their say.
+//! A client says again what it may still need ([`FromClient::Restore`]), workers say what they have
+//! ([`inventory`](super::inventory)). A new scheduler in a recovery takes up neither before it is over, so that what one of them
+//! says is not decided upon before the others have had their say ([`take_up`](super::take_up)).
+//!
+//! What a client says of a job before that has been taken up comes after it, in the order in which it was said; so does, until the
+//! recovery is over, what concerns what the ledger keeps. Every result that its client holds is announced anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::failure::TaskFailure;
-use crate::ids::{Attempt, ClientId, JobId, TaskId};
+use crate::ids::{ClientId, JobId, TaskId};
 use crate::ledger::Kept;
 use crate::spec::TaskSpec;
-use crate::wire::{JobSummary, KeptName, Priority, ResultAt, SubmitError, ToClient};
+use crate::wire::{FromClient, SubmitError, ToClient};
 
-use super::ahead;
-use super::inventory::Claim;
-use super::record::{Job, NOBODY, Phase, Record, State};
-use super::view::TaskState;
+use super::inventory::ORPHANS_US;
+use super::record::Job;
 use super::{Effects, Scheduler};
 
-/// How many tasks a client may restore that has no more known ones than that.
+/// How many tasks a client may restore of one job.
 const RESTORED_TASKS_MAX: usize = 20_000_000;
+
+/// How many tasks a client may name in what has to wait for its job to be taken up, each message counted as one more.
+const LATER_MAX: usize = 1_000_000;
 
 /// What a job consists of, as its client says again.
 #[derive(Debug, Default)]
@@ -38,49 +42,48 @@ impl Pieces {
     }
 
     fn len(&self) -> usize {
-        self.tasks.len() + self.values.len()
-    }
-
-    /// Everything that is restored, in the order of the indices.
-    fn in_order(self) -> (Vec<Again>, BTreeMap<u32, TaskFailure>) {
-        let mut again: Vec<Again> = self.tasks.into_iter().map(Again::Task).collect();
-        again.extend(self.values.into_iter().map(|(index, _)| Again::Value(index)));
-        again.sort_by_key(Again::index);
-        again.dedup_by_key(|again| again.index());
-        (again, self.failed.into_iter().collect())
+        self.tasks.len() + self.values.len() + self.failed.len()
     }
 }
 
-/// One thing that is restored.
-#[derive(Debug)]
-enum Again {
-    Task(TaskSpec),
-    Value(u32),
+/// What a client has said too early, in order.
+#[derive(Debug, Default)]
+struct Later {
+    messages: Vec<(ClientId, FromClient)>,
+    size: usize,
 }
 
-impl Again {
-    fn index(&self) -> u32 {
-        match self {
-            Again::Task(spec) => spec.task.index,
-            Again::Value(index) => *index,
+impl Later {
+    /// Keeps a message; gives it back if there are too many.
+    fn push(&mut self, client: ClientId, message: FromClient) -> Result<(), FromClient> {
+        let size = match &message {
+            FromClient::Submit { tasks, .. } => tasks.len(),
+            FromClient::Scattered { values, .. } => values.len(),
+            FromClient::Keep { wanted, .. } => wanted.len(),
+            FromClient::Release { tasks }
+            | FromClient::Cancel { tasks }
+            | FromClient::Watch { tasks }
+            | FromClient::WhoHas { tasks, .. }
+            | FromClient::Replicate { tasks, .. } => tasks.len(),
+            _ => 0,
+        };
+        if self.size + size >= LATER_MAX {
+            return Err(message);
         }
-    }
-
-    /// Whether its client holds the output.
-    fn is_wanted(&self) -> bool {
-        match self {
-            Again::Task(spec) => spec.options.wanted,
-            Again::Value(_) => true,
-        }
+        self.size += size + 1;
+        self.messages.push((client, message));
+        Ok(())
     }
 }
 
 /// A job of which its client has not said everything again, or that is not taken up yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Restoring {
     pieces: Pieces,
     /// The index of the job's next task, once everything was said.
     end: Option<u32>,
+    /// What its client has said of it meanwhile.
+    later: Later,
 }
 
 /// What is to be taken up.
@@ -91,6 +94,8 @@ pub(super) struct Recovery {
     restoring: BTreeMap<JobId, Restoring>,
     /// What the ledger keeps, until it is taken up.
     kept: Vec<Arc<Kept>>,
+    /// What clients have said of what the ledger keeps, before that was taken up.
+    later: Later,
 }
 
 impl Recovery {
@@ -98,16 +103,34 @@ impl Recovery {
     pub(super) fn awaits(&self, job: JobId) -> bool {
         self.restoring.contains_key(&job)
     }
+
+    /// Whether nothing waits here.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_under_way && self.restoring.is_empty()
+    }
+
+    /// The job is no client's any more.
+    pub(super) fn give_up(&mut self, job: JobId) {
+        self.restoring.remove(&job);
+    }
+
+    /// Nobody waits for the answers to what this client has said.
+    pub(super) fn forget_client(&mut self, client: ClientId) {
+        self.later.messages.retain(|(of, _)| *of != client);
+    }
 }
 
 impl Scheduler {
     /// A client goes on with a job that it has opened before.
     pub(super) fn on_resume(&mut self, client: ClientId, token: u64, job: JobId, name: String, effects: &mut Effects) {
         let owner = self.jobs.job(job).map(|job| job.client);
+        if let Some(owner) = owner {
+            // It says all of it again.
+            self.hand_over_kept(owner, job);
+        }
         match owner {
             // What the other link still says of it is not its client's any more.
             Some(owner) if owner != client => {
-                self.drop_kept(owner, effects);
                 if let Some(jobs) = self.clients.get_mut(&owner) {
                     jobs.retain(|owned| *owned != job);
                 }
@@ -116,14 +139,18 @@ impl Scheduler {
                 }
             }
             Some(_) => {}
-            None => self.jobs.open_as(job, Job::new(client, name)),
+            None => {
+                // It may have been closed here, and then no attempt is given out twice.
+                self.attempts_after = self.attempts_after.max(self.attempts_closed);
+                self.jobs.open_as(job, Job::new(client, name));
+            }
         }
         if owner != Some(client)
             && let Some(jobs) = self.clients.get_mut(&client)
         {
             jobs.push(job);
         }
-        self.recovery.restoring.insert(job, Restoring { pieces: Pieces::default(), end: None });
+        self.recovery.restoring.insert(job, Restoring::default());
         effects.tell_client(client, ToClient::JobOpened { token, job, term: self.term });
     }
 
@@ -137,16 +164,7 @@ impl Scheduler {
         end: Option<u32>,
         effects: &mut Effects,
     ) {
-        let is_of = self.is_of(client, job);
-        let restoring = self.recovery.restoring.get_mut(&job).filter(|restoring| is_of && restoring.end.is_none());
-        let Some(restoring) = restoring else {
-            return effects.tell_client(client, ToClient::Rejected { token, error: SubmitError::UnknownJob(job) });
-        };
-        if restoring.pieces.len() + pieces.len() > RESTORED_TASKS_MAX {
-            let error = SubmitError::TooManyTasks { tasks_max: RESTORED_TASKS_MAX as u64 };
-            return effects.tell_client(client, ToClient::Rejected { token, error });
-        }
-        if let Err(error) = self.check_restored(job, &pieces) {
+        if let Err(error) = self.check_restored(client, job, &pieces) {
             return effects.tell_client(client, ToClient::Rejected { token, error });
         }
         let Some(restoring) = self.recovery.restoring.get_mut(&job) else { return };
@@ -158,12 +176,19 @@ impl Scheduler {
         }
     }
 
-    /// Whether tasks that are said again can be taken, their inputs apart, which may be in an earlier piece.
-    fn check_restored(&self, job: JobId, pieces: &Pieces) -> Result<(), SubmitError> {
+    /// Whether a piece can be taken, its tasks' inputs apart, which may be in an earlier one.
+    fn check_restored(&self, client: ClientId, job: JobId, pieces: &Pieces) -> Result<(), SubmitError> {
+        let restoring = self.recovery.restoring.get(&job).filter(|restoring| restoring.end.is_none());
+        let restoring = restoring.filter(|_| self.is_of(client, job)).ok_or(SubmitError::UnknownJob(job))?;
+        if restoring.pieces.len() + pieces.len() > RESTORED_TASKS_MAX {
+            return Err(SubmitError::TooManyTasks { tasks_max: RESTORED_TASKS_MAX as u64 });
+        }
+        if pieces.values.iter().any(|(index, _)| *index == u32::MAX) {
+            return Err(SubmitError::UnknownJob(job));
+        }
         let mut unknown = Vec::new();
         for spec in &pieces.tasks {
-            if spec.task.job != job || spec.task.is_part() || spec.inputs.iter().any(|input| *input >= spec.task.index)
-            {
+            if !is_task_of(job, spec) {
                 return Err(SubmitError::UnknownJob(spec.task.job));
             }
             self.check_options(spec)?;
@@ -174,204 +199,77 @@ impl Scheduler {
         if unknown.is_empty() { Ok(()) } else { Err(SubmitError::UnknownKinds(unknown)) }
     }
 
-    /// Takes a job up of which everything was said.
-    fn take_restored(&mut self, job_id: JobId, effects: &mut Effects) {
-        let Some(Restoring { pieces, end }) = self.recovery.restoring.remove(&job_id) else { return };
-        let (again, failed) = pieces.in_order();
-        let wanted: BTreeSet<u32> = again.iter().filter(|again| again.is_wanted()).map(Again::index).collect();
-        self.take_all_again(job_id, again, failed, effects);
-        let Some(job) = self.jobs.job_mut(job_id) else { return };
-        job.skip_to(end.unwrap_or(0));
-        // What the client has let go of meanwhile.
-        let released: Vec<u32> = job
-            .iter()
-            .filter(|(index, record)| record.wanted && !wanted.contains(index))
-            .map(|found| found.0)
-            .collect();
-        let client = job.client;
-        for index in released {
-            self.on_release(client, TaskId::new(job_id, index));
+    /// Of what a client says, what is to be done at once: the rest waits for what it is about to be taken up.
+    pub(super) fn defer(&mut self, client: ClientId, message: FromClient, effects: &mut Effects) -> Option<FromClient> {
+        let awaits = |job: JobId| self.recovery.awaits(job) && self.is_of(client, job);
+        let of_tasks = |tasks: &[TaskId]| tasks.iter().map(|task| task.job).find(|job| awaits(*job));
+        let job = match &message {
+            FromClient::Submit { job, .. }
+            | FromClient::Scattered { job, .. }
+            | FromClient::CancelJob { job }
+            | FromClient::Keep { job, .. } => Some(*job).filter(|job| awaits(*job)),
+            FromClient::WhoHas { tasks, .. } | FromClient::Replicate { tasks, .. } => of_tasks(tasks),
+            FromClient::Release { tasks } | FromClient::Cancel { tasks } => {
+                let job = of_tasks(tasks);
+                if let Some(first) = job.filter(|first| tasks.iter().any(|task| task.job != *first)) {
+                    return self.defer_some(client, first, message, effects);
+                }
+                job
+            }
+            // Where it is will be said anew.
+            FromClient::Unreachable { task, .. } if awaits(task.job) => return None,
+            _ => None,
+        };
+        let is_of_ledger = matches!(
+            message,
+            FromClient::Keep { .. }
+                | FromClient::Forget { .. }
+                | FromClient::Kept { .. }
+                | FromClient::Watch { .. }
+                | FromClient::Jobs { .. }
+        );
+        let later = match job {
+            Some(job) => self.recovery.restoring.get_mut(&job).map(|restoring| &mut restoring.later),
+            None if is_of_ledger && self.recovery.is_under_way => Some(&mut self.recovery.later),
+            None => None,
+        };
+        let Some(later) = later else { return Some(message) };
+        if let Err(FromClient::Submit { token, .. }) = later.push(client, message) {
+            let error = SubmitError::TooManyTasks { tasks_max: LATER_MAX as u64 };
+            effects.tell_client(client, ToClient::Rejected { token, error });
         }
-        self.drop_orphans_of(job_id, effects);
+        None
     }
 
-    fn take_all_again(
+    /// Tasks of several jobs are released or given up: each job's by themselves.
+    fn defer_some(
         &mut self,
-        job_id: JobId,
-        again: Vec<Again>,
-        mut failed: BTreeMap<u32, TaskFailure>,
+        client: ClientId,
+        job: JobId,
+        message: FromClient,
         effects: &mut Effects,
-    ) {
-        let submission = self.submission;
-        self.submission = self.submission.wrapping_add(1);
-        for (again, order) in again.into_iter().zip(0..) {
-            let index = again.index();
-            let task = TaskId::new(job_id, index);
-            let is_wanted = again.is_wanted();
-            let is_known = self.jobs.get(task).is_some();
-            match again {
-                _ if is_known => self.merge(task, is_wanted, effects),
-                Again::Task(spec) => self.take_task_again(spec, submission, order, effects),
-                Again::Value(_) => self.take_value_again(task, Priority { user: 0, submission, order }, effects),
+    ) -> Option<FromClient> {
+        let (of_job, others) = match message {
+            FromClient::Release { tasks } => {
+                let (of_job, others) = tasks.into_iter().partition(|task| task.job == job);
+                (FromClient::Release { tasks: of_job }, FromClient::Release { tasks: others })
             }
-            if let Some(failure) = failed.remove(&index) {
-                self.fail(task, Arc::new(failure), effects);
+            FromClient::Cancel { tasks } => {
+                let (of_job, others) = tasks.into_iter().partition(|task| task.job == job);
+                (FromClient::Cancel { tasks: of_job }, FromClient::Cancel { tasks: others })
             }
-            if !is_wanted {
-                self.loose.push(task);
-            }
-        }
+            other => return Some(other),
+        };
+        self.defer(client, of_job, effects);
+        self.defer(client, others, effects)
     }
 
-    /// A task that is known here is said again.
-    fn merge(&mut self, task: TaskId, is_wanted: bool, effects: &mut Effects) {
-        let Some(record) = self.jobs.get_mut(task) else { return };
-        if !is_wanted {
-            return;
-        }
-        record.wanted = true;
-        match &record.state {
-            State::Erred { failure } => {
-                let failure = (**failure).clone();
-                self.tell_holder(task, ToClient::Failed { task, failure }, effects);
-            }
-            State::Memory { .. } => self.announce(task, effects),
-            State::Released => self.require(task, effects),
-            _ => {}
-        }
-    }
-
-    /// Tells a task's client, if it holds the result, that and where it is.
-    pub(super) fn announce(&mut self, task: TaskId, effects: &mut Effects) {
-        let Some(job) = self.jobs.job_mut(task.job) else { return };
-        let client = job.client;
-        let Some(record) = job.get_mut(task.index).filter(|record| record.wanted) else { return };
-        let State::Memory { nbytes, holders } = &record.state else { return };
-        record.announced = true;
-        let holders = holders.iter().filter_map(|slot| self.pool.get(*slot).map(|worker| worker.id));
-        let result = ResultAt::Workers(holders.collect());
-        effects.tell_client(client, ToClient::Finished { task, nbytes: *nbytes, result });
-    }
-
-    fn tell_holder(&self, task: TaskId, message: ToClient, effects: &mut Effects) {
-        if let Some(job) = self.jobs.job(task.job)
-            && job.get(task.index).is_some_and(|record| record.wanted)
-        {
-            effects.tell_client(job.client, message);
-        }
-    }
-
-    /// A task that is not known here is taken with what workers have of it: its output, or a thread that runs it.
-    fn take_task_again(&mut self, spec: TaskSpec, submission: u32, order: u32, effects: &mut Effects) {
-        let (task, index, job_id) = (spec.task, spec.task.index, spec.task.job);
-        let Some(kind) = self.kinds.find(spec.kind) else { return };
-        let claim = self.claim(task, effects);
-        let is_there = matches!(claim, Some(Claim::Held { .. }));
-        let Some(job) = self.jobs.job_mut(job_id) else { return };
-        // Its client knows of every input of what it may need: this one errs.
-        if spec.inputs.iter().any(|input| *input >= index || job.get(*input).is_none()) {
-            self.give_up_claim(task, claim, effects);
-            return;
-        }
-        let mut unfinished = 0;
-        let mut failure = None;
-        let mut released = Vec::new();
-        let may_follow = spec.inputs.len() <= ahead::INPUTS_MAX;
-        for input in &spec.inputs {
-            let Some(record) = job.get_mut(*input) else { continue };
-            record.dependents.push(index);
-            record.leads |= may_follow;
-            record.dependents_live += 1;
-            if is_there {
-                continue;
-            }
-            record.waiters += 1;
-            match &record.state {
-                State::Memory { .. } => continue,
-                State::Erred { failure: why } => failure = Some(Arc::clone(why)),
-                State::Released => released.push(*input),
-                _ => {}
-            }
-            unfinished += 1;
-        }
-        let workers = self.pool.iter().map(|(slot, worker)| (slot, &worker.info));
-        let class = self.classes.enter(&spec.options.requirements, workers);
-        let priority = Priority { user: spec.options.priority.saturating_neg(), submission, order };
-        self.live += 1;
-        let is_ready = !is_there && unfinished == 0;
-        job.put(index, Record::new(spec, kind, class, priority, State::Waiting { unfinished }));
-        match claim {
-            Some(Claim::Held { attempt, nbytes, holders }) => {
-                if let Some(record) = job.get_mut(index) {
-                    record.attempt = attempt;
-                }
-                for slot in &holders {
-                    self.pool.hold(*slot, task, nbytes);
-                }
-                job.set_state(index, State::Memory { nbytes, holders: holders.clone() });
-                self.announce(task, effects);
-                for slot in holders {
-                    self.move_away_if_retiring(slot, task, effects);
-                }
-            }
-            Some(Claim::Running { slot, attempt, is_suspended }) if is_ready && failure.is_none() => {
-                self.take_up_running(task, slot, attempt, is_suspended);
-            }
-            claim => {
-                self.give_up_claim(task, claim, effects);
-                if is_ready {
-                    self.ready.push(task);
-                }
-            }
-        }
-        if let Some(failure) = failure {
-            self.fail(task, failure, effects);
-        } else {
-            for input in released {
-                self.require(TaskId::new(job_id, input), effects);
-            }
-        }
-    }
-
-    /// A task that is ready turns out to be running somewhere.
-    pub(super) fn take_up_running(
-        &mut self,
-        task: TaskId,
-        slot: super::pool::Slot,
-        attempt: Attempt,
-        is_suspended: bool,
-    ) {
-        let Some(record) = self.jobs.get_mut(task) else { return };
-        record.attempt = attempt;
-        let expected_us = if is_suspended { 0 } else { self.kinds.expected_us(record.kind) };
-        if let Some((class, worker)) = self.classes.get(record.class).zip(self.pool.get_mut(slot)) {
-            worker.take_resources(&class.requirements.resources);
-        }
-        let phase = if is_suspended { Phase::Suspended } else { Phase::Begun };
-        let position = self.pool.begin(slot, task, expected_us, phase, self.now);
-        self.jobs.set_state(task, State::Processing { worker: slot, position, expected_us, phase });
-        self.roomy.push(slot);
-    }
-
-    fn take_value_again(&mut self, task: TaskId, priority: Priority, effects: &mut Effects) {
-        let claim = self.claim(task, effects);
-        let Some(job) = self.jobs.job_mut(task.job) else { return };
-        self.live += 1;
-        job.put(task.index, Record::scattered(priority, State::Released));
-        match claim {
-            Some(Claim::Held { nbytes, holders, .. }) => {
-                for slot in &holders {
-                    self.pool.hold(*slot, task, nbytes);
-                }
-                job.set_state(task.index, State::Memory { nbytes, holders });
-                if let Some(record) = job.get_mut(task.index) {
-                    record.announced = true;
-                }
-            }
-            claim => {
-                self.give_up_claim(task, claim, effects);
-                self.require(task, effects);
-            }
+    /// Takes a job up of which everything was said, and then what was said of it meanwhile.
+    fn take_restored(&mut self, job: JobId, effects: &mut Effects) {
+        let Some(Restoring { pieces, end, later }) = self.recovery.restoring.remove(&job) else { return };
+        self.take_up_job(job, pieces, end.unwrap_or(0), effects);
+        for (client, message) in later.messages {
+            self.on_client_message(client, message, effects);
         }
     }
 
@@ -383,74 +281,24 @@ impl Scheduler {
     /// Who was to say something has said it, or will not: what was said is taken up.
     pub(super) fn on_recovered(&mut self, effects: &mut Effects) {
         self.recovery.is_under_way = false;
-        self.orphans_until = self.now;
-        self.orphans_until.0 = self.now.0.saturating_add(super::inventory::ORPHANS_US);
-        let complete: Vec<JobId> =
-            self.recovery.restoring.iter().filter(|(_, job)| job.end.is_some()).map(|(id, _)| *id).collect();
+        self.orphans_until.0 = self.now.0.saturating_add(ORPHANS_US);
         // First, since clients may have more of the same jobs.
         for kept in std::mem::take(&mut self.recovery.kept) {
-            self.take_kept_again(&kept, effects);
+            self.take_up_kept(&kept, effects);
         }
+        let complete: Vec<JobId> =
+            self.recovery.restoring.iter().filter(|(_, job)| job.end.is_some()).map(|(id, _)| *id).collect();
         for job in complete {
             self.take_restored(job, effects);
         }
+        for (client, message) in std::mem::take(&mut self.recovery.later).messages {
+            self.on_client_message(client, message, effects);
+        }
     }
+}
 
-    fn take_kept_again(&mut self, kept: &Kept, effects: &mut Effects) {
-        if self.jobs.job(kept.job).is_none() {
-            self.jobs.open_as(kept.job, Job::new(NOBODY, kept.label.clone()));
-        }
-        let mut pieces = Pieces { tasks: kept.tasks.clone(), values: kept.values.clone(), failed: Vec::new() };
-        for spec in &mut pieces.tasks {
-            spec.options.wanted = false;
-        }
-        if self.check_restored(kept.job, &pieces).is_err() {
-            return;
-        }
-        let (again, failed) = pieces.in_order();
-        self.take_all_again(kept.job, again, failed, effects);
-        self.keep(kept.name.clone(), kept.job, kept.wanted.clone());
-        for (index, _) in &kept.values {
-            // Nobody but the tasks that need it holds it.
-            if let Some(record) = self.jobs.get_mut(TaskId::new(kept.job, *index)) {
-                (record.wanted, record.announced) = (false, false);
-                self.loose.push(TaskId::new(kept.job, *index));
-            }
-        }
-        for index in &kept.wanted {
-            self.require(TaskId::new(kept.job, *index), effects);
-        }
-    }
-
-    /// The jobs, for a person, by their ids.
-    pub(super) fn summaries(&self) -> Vec<JobSummary> {
-        let mut all: Vec<JobSummary> = self.jobs.iter().map(|(id, job)| self.summary(id, job)).collect();
-        all.sort_by_key(|summary| summary.job);
-        all
-    }
-
-    fn summary(&self, id: JobId, job: &Job) -> JobSummary {
-        let names: Vec<&KeptName> = self.kept_names_of(id).collect();
-        let count = |state| job.counts.get(state);
-        JobSummary {
-            job: id,
-            name: job.name.clone(),
-            has_client: job.client != NOBODY,
-            is_detached: names.contains(&&KeptName::Job(id)),
-            data_sets: names
-                .iter()
-                .filter_map(|name| match name {
-                    KeptName::DataSet(name) => Some(name.clone()),
-                    KeptName::Job(_) => None,
-                })
-                .collect(),
-            released: count(TaskState::Released),
-            waiting: count(TaskState::Waiting),
-            queued: count(TaskState::Queued),
-            no_worker: count(TaskState::NoWorker),
-            processing: count(TaskState::Processing),
-            memory: count(TaskState::Memory),
-            erred: count(TaskState::Erred),
-        }
-    }
+/// Whether this can be a task of the job at all. The last index is never given out.
+pub(super) fn is_task_of(job: JobId, spec: &TaskSpec) -> bool {
+    let task = spec.task;
+    task.job == job && !task.is_part() && task.index < u32::MAX && spec.inputs.iter().all(|input| *input < task.index)
 }

@@ -33,6 +33,7 @@ impl Scheduler {
         self.drop_kept(client, effects);
         self.drop_requests(client);
         self.stop_watching(client);
+        self.recovery.forget_client(client);
         for job in self.clients.remove(&client).unwrap_or_default() {
             self.leave_job(job, effects);
         }
@@ -46,20 +47,27 @@ impl Scheduler {
         };
         for index in indices {
             self.transition(TaskId::new(job_id, index), State::Released, effects);
-            let class = self.jobs.get(TaskId::new(job_id, index)).map_or(ClassId::ANY, |record| record.class);
-            self.classes.leave(class);
+            if let Some(record) = self.jobs.get(TaskId::new(job_id, index)) {
+                self.attempts_closed = self.attempts_closed.max(record.attempt);
+                self.classes.leave(record.class);
+            }
             self.live -= 1;
         }
         self.jobs.close(job_id);
-        self.drop_orphans_of(job_id, effects);
+        self.recovery.give_up(job_id);
+        self.leave_orphans_of(job_id, effects);
     }
 
     pub(super) fn on_client_message(&mut self, client: ClientId, message: FromClient, effects: &mut Effects) {
-        let Some(jobs) = self.clients.get_mut(&client) else { return };
+        if !self.clients.contains_key(&client) {
+            return;
+        }
+        let now = if self.recovery.is_idle() { Some(message) } else { self.defer(client, message, effects) };
+        let Some(message) = now else { return };
         match message {
             FromClient::OpenJob { name, token } => {
                 let job = self.jobs.open(Job::new(client, name));
-                jobs.push(job);
+                self.clients.entry(client).or_default().push(job);
                 effects.tell_client(client, ToClient::JobOpened { token, job, term: self.term });
                 self.reserve_jobs(effects);
             }

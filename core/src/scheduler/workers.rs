@@ -252,7 +252,8 @@ impl Scheduler {
             // It was asked again, and will say under the new attempt that the output is there.
             Some(State::Processing { worker, .. }) => *worker == slot,
             Some(State::Memory { holders, .. }) => holders.contains(&slot),
-            _ => false,
+            Some(_) => false,
+            None => self.orphans.holds(slot, task),
         };
         if let Some(worker) = self.pool.get(slot).filter(|_| !is_counted) {
             effects.tell_worker(worker.id, ToWorker::Free { task });
@@ -268,6 +269,7 @@ impl Scheduler {
         effects: &mut Effects,
     ) {
         if !self.is_current(slot, task, attempt) {
+            self.orphan_has_ended(slot, task, attempt, None);
             return;
         }
         self.take_back(task, effects);

@@ -1,17 +1,21 @@
 //! A scheduler with its peers played by the test, and effects as short lines of text.
 //!
 //! Workers and clients are told first, in the order in which the machine spoke: `w1 < compute 2#1 (0@1,2)` tells worker 1
-//! to compute task 2 under attempt 1 with the input 0, which workers 1 and 2 hold. Tasks are of job 0 unless said.
+//! to compute task 2 under attempt 1 with the input 0, which workers 1 and 2 hold. Tasks are of job 0 unless said. Attempts of the
+//! scheduler of term 3 are written `#t3.1`.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::failure::{FailureCause, TaskFailure};
-use crate::ids::{Attempt, ClientId, JobId, KindId, NodeId, TaskId, Time, WorkerId};
+use crate::ids::{Attempt, ClientId, JobId, KindId, NodeId, TaskId, Term, Time, WorkerId};
+use crate::ledger::Entry;
 use crate::scheduler::{Config, Effects, Event, Scheduler, TaskState};
 use crate::spec::{Amount, TaskOptions, TaskSpec};
-use crate::wire::{FromClient, FromWorker, KindInfo, ResultAt, ToClient, ToWorker, WorkerInfo};
+use crate::wire::{
+    FromClient, FromWorker, Inventory, KindInfo, ResultAt, StillRunning, ToClient, ToWorker, WorkerInfo,
+};
 
 /// How many workers may be lost under a task here.
 pub(super) const ALLOWED_FAILURES: u32 = 2;
@@ -67,6 +71,14 @@ impl Env {
         let mut config = Config { kinds, allowed_failures: ALLOWED_FAILURES, ..Config::default() };
         change(&mut config);
         Env { scheduler: Scheduler::new(config), effects: Effects::default(), next_token: 100, now_us: 0 }
+    }
+
+    /// A new scheduler of a term, in its recovery, with nobody. What it asks of the ledger is taken by [`Env::take_to_log`].
+    pub(super) fn recovering(term: Term, change: impl FnOnce(&mut Config)) -> Env {
+        let Env { scheduler, effects, .. } = Env::empty_with(change);
+        // Job 0 is of an earlier one.
+        let scheduler = scheduler.in_term(term).first_job(JobId(10)).recovering();
+        Env { scheduler, effects, next_token: 100, now_us: 0 }
     }
 
     /// Client 0 with job 0, and workers of so many threads, numbered from 1. Nothing is sent ahead or stolen.
@@ -185,9 +197,53 @@ impl Env {
         self.scheduler.state(task(index))
     }
 
-    /// All effects since the last call, in order.
+    /// A worker says what it has, in one piece: task, attempt and bytes of outputs; task, attempt and whether it is suspended
+    /// of what runs.
+    pub(super) fn inventory(&mut self, worker: u32, outputs: &[(u32, u32, u64)], running: &[(u32, u32, bool)]) {
+        let outputs = outputs.iter().map(|(index, attempt, nbytes)| (task(*index), Attempt(*attempt), *nbytes));
+        let running = running.iter().map(|(index, attempt, is_suspended)| StillRunning {
+            task: task(*index),
+            attempt: Attempt(*attempt),
+            is_suspended: *is_suspended,
+        });
+        let inventory = Inventory { outputs: outputs.collect(), running: running.collect(), is_last: true };
+        self.worker(worker, FromWorker::Inventory(inventory));
+    }
+
+    /// A client joins and resumes job 0.
+    pub(super) fn resume(&mut self, client: u32) {
+        self.event(Event::ClientJoined { client: ClientId(client) });
+        self.client(client, FromClient::Resume { token: 7, job: JobId(0), name: "job".into() });
+    }
+
+    /// A client says everything that its job 0 consists of.
+    pub(super) fn restore(&mut self, client: u32, tasks: Vec<TaskSpec>, end: u32) {
+        self.restore_piece(client, tasks, &[], &[], Some(end));
+    }
+
+    /// The same with values and failures, or in pieces.
+    pub(super) fn restore_piece(
+        &mut self,
+        client: u32,
+        tasks: Vec<TaskSpec>,
+        values: &[(u32, u64)],
+        failed: &[u32],
+        end: Option<u32>,
+    ) {
+        let failed = failed.iter().map(|index| (*index, failure(*index))).collect();
+        let values = values.to_vec();
+        self.client(client, FromClient::Restore { job: JobId(0), token: 8, tasks, values, failed, end });
+    }
+
+    /// What was proposed for the ledger since the last call.
+    pub(super) fn take_to_log(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.effects.to_log).iter().map(round_trip).collect()
+    }
+
+    /// All effects since the last call, in order. What is proposed for the ledger stays.
     pub(super) fn take(&mut self) -> Vec<String> {
-        let effects = std::mem::take(&mut self.effects);
+        let to_log = std::mem::take(&mut self.effects.to_log);
+        let effects = std::mem::replace(&mut self.effects, Effects { to_log, ..Effects::default() });
         let workers = effects
             .to_workers
             .iter()
@@ -221,6 +277,14 @@ fn show(task: TaskId) -> String {
     task.to_string().trim_start_matches("0.").to_owned()
 }
 
+/// `#3` of the first schedulers, `#t2.3` of the one of term 2.
+fn show_attempt(attempt: Attempt) -> String {
+    match attempt.0 >> 20 {
+        0 => attempt.0.to_string(),
+        term => format!("t{term}.{}", attempt.number()),
+    }
+}
+
 fn show_ids(ids: impl IntoIterator<Item = WorkerId>) -> String {
     ids.into_iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",")
 }
@@ -241,11 +305,11 @@ fn describe_to_worker(message: &ToWorker) -> String {
                 0 => String::new(),
                 timeout_ms => format!(" within {timeout_ms} ms"),
             };
-            format!("compute {}#{}{inputs}{limit}", show(assignment.task), assignment.attempt.0)
+            format!("compute {}#{}{inputs}{limit}", show(assignment.task), show_attempt(assignment.attempt))
         }
-        ToWorker::Cancel { task, attempt } => format!("cancel {}#{}", show(*task), attempt.0),
+        ToWorker::Cancel { task, attempt } => format!("cancel {}#{}", show(*task), show_attempt(*attempt)),
         ToWorker::Free { task } => format!("free {}", show(*task)),
-        ToWorker::Steal { task, attempt } => format!("steal {}#{}", show(*task), attempt.0),
+        ToWorker::Steal { task, attempt } => format!("steal {}#{}", show(*task), show_attempt(*attempt)),
         ToWorker::Acquire { inputs } => {
             let inputs: Vec<String> = inputs
                 .iter()
