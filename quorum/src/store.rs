@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use starling_core::ids::NodeId;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Memory};
 use crate::error::QuorumError;
 use crate::raft::{Entry, LogId, SnapshotMeta, Vote};
 use crate::record;
@@ -51,6 +51,8 @@ struct Head {
 /// The files of a node, and its log as it is in memory.
 pub(crate) struct Store {
     pub(crate) node: NodeId,
+    /// What a person knows the files by.
+    place: String,
     is_fast: bool,
     files: Mutex<Files>,
     held: Mutex<Held>,
@@ -88,8 +90,9 @@ impl Store {
             return Err(QuorumError::Damaged { place: disk.place(SNAPSHOT), what });
         }
         let is_fast = disk.is_fast();
+        let place = disk.place("").trim_end_matches('/').to_owned();
         let files = Mutex::new(Files { disk, promise, broken: None });
-        Ok((Store { node, is_fast, files, held: Mutex::new(held) }, snapshot))
+        Ok((Store { node, place, is_fast, files, held: Mutex::new(held) }, snapshot))
     }
 
     /// No log, no vote: nothing was ever promised.
@@ -103,9 +106,15 @@ impl Store {
     }
 
     /// What a person knows the files by.
-    pub(crate) fn place(&self) -> String {
-        let place = self.files().disk.place("");
-        place.trim_end_matches('/').to_owned()
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Lets go of the files, so that another may have them.
+    pub(crate) fn close(&self) {
+        let mut files = self.files();
+        files.broken.get_or_insert_with(|| "it was stopped".to_owned());
+        files.disk = Box::new(Memory::new());
     }
 
     pub(crate) fn broken(&self) -> Option<String> {
@@ -225,7 +234,7 @@ impl Store {
             }
             let done = write(&mut files);
             if let Err(error) = &done {
-                files.broken = Some(format!("{}: {error}", files.disk.place("").trim_end_matches('/')));
+                files.broken = Some(format!("{}: {error}", store.place));
             }
             done
         };

@@ -82,6 +82,11 @@ impl Net {
         Ok(quorum)
     }
 
+    /// Makes a node that was started elsewhere reachable.
+    pub fn add(&self, number: u8, node: Quorum) {
+        self.0.lock().unwrap().nodes.insert(id(number), node);
+    }
+
     pub fn node(&self, number: u8) -> Quorum {
         self.0.lock().unwrap().nodes[&id(number)].clone()
     }
