@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::error::QuorumError;
 use crate::raft::{Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, Types};
-use crate::store::{SNAPSHOT, Store};
+use crate::store::{SNAPSHOT, Saved, Store};
 
 /// What this node has applied.
 pub(crate) struct Applied {
@@ -29,7 +29,7 @@ struct State {
 
 impl Applied {
     /// What a snapshot says, or nothing.
-    pub(crate) fn new(store: &Store, snapshot: Option<(SnapshotMeta, Vec<u8>)>) -> Result<Applied, QuorumError> {
+    pub(crate) fn new(store: &Store, snapshot: Option<Saved>) -> Result<Applied, QuorumError> {
         let state = match snapshot {
             None => State::default(),
             Some((meta, bytes)) => State::of(meta, Arc::new(bytes)).map_err(|error| QuorumError::Damaged {

@@ -30,6 +30,9 @@ const FORMAT: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClusterId(pub(crate) [u8; 16]);
 
+/// What is in `snapshot`: what it covers, and the encoded ledger.
+pub(crate) type Saved = (SnapshotMeta, Vec<u8>);
+
 /// What is in `vote`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Promise {
@@ -54,12 +57,14 @@ pub(crate) struct Store {
     /// What a person knows the files by.
     place: String,
     is_fast: bool,
-    files: Mutex<Files>,
+    /// Locked while something is written, and so never by who may not wait.
+    disk: Mutex<Box<dyn Disk>>,
+    told: Mutex<Told>,
     held: Mutex<Held>,
 }
 
-struct Files {
-    disk: Box<dyn Disk>,
+/// What the files are known to hold.
+struct Told {
     promise: Promise,
     /// The error after which nothing is written any more, since nobody knows what is in the files.
     broken: Option<String>,
@@ -77,10 +82,7 @@ struct Held {
 
 impl Store {
     /// Reads what is there, with the snapshot.
-    pub(crate) fn open(
-        node: NodeId,
-        mut disk: Box<dyn Disk>,
-    ) -> Result<(Store, Option<(SnapshotMeta, Vec<u8>)>), QuorumError> {
+    pub(crate) fn open(node: NodeId, mut disk: Box<dyn Disk>) -> Result<(Store, Option<Saved>), QuorumError> {
         let promise = read_promise(&mut *disk)?;
         let snapshot = read_snapshot(&mut *disk)?;
         let held = read_log(&mut *disk, &promise)?;
@@ -91,8 +93,8 @@ impl Store {
         }
         let is_fast = disk.is_fast();
         let place = disk.place("").trim_end_matches('/').to_owned();
-        let files = Mutex::new(Files { disk, promise, broken: None });
-        Ok((Store { node, place, is_fast, files, held: Mutex::new(held) }, snapshot))
+        let told = Mutex::new(Told { promise, broken: None });
+        Ok((Store { node, place, is_fast, disk: Mutex::new(disk), told, held: Mutex::new(held) }, snapshot))
     }
 
     /// No log, no vote: nothing was ever promised.
@@ -102,7 +104,7 @@ impl Store {
     }
 
     pub(crate) fn promise(&self) -> Promise {
-        self.files().promise.clone()
+        self.told().promise.clone()
     }
 
     /// What a person knows the files by.
@@ -112,13 +114,12 @@ impl Store {
 
     /// Lets go of the files, so that another may have them.
     pub(crate) fn close(&self) {
-        let mut files = self.files();
-        files.broken.get_or_insert_with(|| "it was stopped".to_owned());
-        files.disk = Box::new(Memory::new());
+        self.told().broken.get_or_insert_with(|| "it was stopped".to_owned());
+        *self.disk() = Box::new(Memory::new());
     }
 
     pub(crate) fn broken(&self) -> Option<String> {
-        self.files().broken.clone()
+        self.told().broken.clone()
     }
 
     /// The last entry, whether it is still here or only in the snapshot.
@@ -151,12 +152,12 @@ impl Store {
 
     /// Remembers the cluster.
     pub(crate) async fn save_cluster(self: &Arc<Store>, cluster: ClusterId) -> io::Result<()> {
-        self.run(move |files| files.promise(|promise| promise.cluster = Some(cluster))).await
+        self.run(move |store, disk| store.promise_on(disk, |promise| promise.cluster = Some(cluster))).await
     }
 
     /// Remembers the vote.
     pub(crate) async fn save_vote(self: &Arc<Store>, vote: Vote) -> io::Result<()> {
-        self.run(move |files| files.promise(|promise| promise.vote = Some(vote))).await
+        self.run(move |store, disk| store.promise_on(disk, |promise| promise.vote = Some(vote))).await
     }
 
     /// Adds entries, which follow on the last one.
@@ -169,9 +170,9 @@ impl Store {
             records.extend(encode(entry)?);
         }
         let added = records.len() as u64;
-        self.run(move |files| {
-            files.disk.append(LOG, &records)?;
-            files.promise(|promise| promise.end = Some(end))
+        self.run(move |store, disk| {
+            disk.append(LOG, &records)?;
+            store.promise_on(disk, |promise| promise.end = Some(end))
         })
         .await?;
         let mut held = self.held();
@@ -190,9 +191,9 @@ impl Store {
             (cut, end.or(held.purged.map(|id| id.index)))
         };
         let Some(cut) = cut else { return Ok(()) };
-        self.run(move |files| {
-            files.promise(|promise| promise.end = end)?;
-            files.disk.cut(LOG, cut)
+        self.run(move |store, disk| {
+            store.promise_on(disk, |promise| promise.end = end)?;
+            disk.cut(LOG, cut)
         })
         .await?;
         let mut held = self.held();
@@ -210,7 +211,7 @@ impl Store {
             file.extend(encode(entry)?);
         }
         let len = file.len() as u64;
-        self.run(move |files| files.disk.replace(LOG, &file)).await?;
+        self.run(move |_, disk| disk.replace(LOG, &file)).await?;
         *self.held() = Held { entries: kept, purged: Some(upto), len };
         Ok(())
     }
@@ -218,45 +219,47 @@ impl Store {
     /// Puts this in the place of the snapshot.
     pub(crate) async fn save_snapshot(self: &Arc<Store>, meta: SnapshotMeta, ledger: Arc<Vec<u8>>) -> io::Result<()> {
         let record = encode(&(FORMAT, meta, &*ledger))?;
-        self.run(move |files| files.disk.replace(SNAPSHOT, &record)).await
+        self.run(move |_, disk| disk.replace(SNAPSHOT, &record)).await
     }
 
     /// Does what may take a while where that holds up nobody else.
     async fn run(
         self: &Arc<Store>,
-        write: impl FnOnce(&mut Files) -> io::Result<()> + Send + 'static,
+        write: impl FnOnce(&Store, &mut dyn Disk) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let store = Arc::clone(self);
         let run = move || {
-            let mut files = store.files();
-            if let Some(broken) = &files.broken {
-                return Err(io::Error::other(broken.clone()));
+            let mut disk = store.disk();
+            if let Some(broken) = store.broken() {
+                return Err(io::Error::other(broken));
             }
-            let done = write(&mut files);
+            let done = write(&store, &mut **disk);
             if let Err(error) = &done {
-                files.broken = Some(format!("{}: {error}", store.place));
+                store.told().broken = Some(format!("{}: {error}", store.place));
             }
             done
         };
         if self.is_fast { run() } else { tokio::task::spawn_blocking(run).await.map_err(io::Error::other)? }
     }
 
-    fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    fn promise_on(&self, disk: &mut dyn Disk, change: impl FnOnce(&mut Promise)) -> io::Result<()> {
+        let mut promise = self.promise();
+        change(&mut promise);
+        disk.replace(VOTE, &encode(&promise)?)?;
+        self.told().promise = promise;
+        Ok(())
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Box<dyn Disk>> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Files {
-    fn promise(&mut self, change: impl FnOnce(&mut Promise)) -> io::Result<()> {
-        let mut promise = self.promise.clone();
-        change(&mut promise);
-        self.disk.replace(VOTE, &encode(&promise)?)?;
-        self.promise = promise;
-        Ok(())
     }
 }
 
@@ -299,7 +302,7 @@ fn read_promise(disk: &mut dyn Disk) -> Result<Promise, QuorumError> {
     Ok(promise)
 }
 
-fn read_snapshot(disk: &mut dyn Disk) -> Result<Option<(SnapshotMeta, Vec<u8>)>, QuorumError> {
+fn read_snapshot(disk: &mut dyn Disk) -> Result<Option<Saved>, QuorumError> {
     let Some((format, meta, ledger)) = read_whole::<(u32, SnapshotMeta, Vec<u8>)>(disk, SNAPSHOT)? else {
         return Ok(None);
     };

@@ -1,6 +1,7 @@
 //! Nodes that reach one another in one process, on tokio's paused clock.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
