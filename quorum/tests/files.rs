@@ -1,5 +1,7 @@
 //! What a node keeps: crashes, damage, full disks.
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
 mod common;
 
 use std::fs;
