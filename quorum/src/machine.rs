@@ -138,8 +138,10 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         let bytes = Arc::new(snapshot.into_inner());
-        let state = State::of(meta.clone(), Arc::clone(&bytes))
-            .map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), &error))?;
+        let state = State::of(meta.clone(), Arc::clone(&bytes)).map_err(|error| {
+            self.store.give_up(format!("a snapshot that cannot be read: {error}"));
+            StorageIOError::read_snapshot(Some(meta.signature()), &error)
+        })?;
         let saved = self.store.save_snapshot(meta.clone(), bytes).await;
         saved.map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error))?;
         self.applied.count.send_replace(state.count());

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use starling_core::ids::NodeId;
+use tokio::sync::watch;
 
 use crate::disk::{Disk, Memory};
 use crate::error::QuorumError;
@@ -61,6 +62,8 @@ pub(crate) struct Store {
     disk: Mutex<Box<dyn Disk>>,
     told: Mutex<Told>,
     held: Mutex<Held>,
+    /// Up to which entry there is a snapshot on disk. It changes as well when something has broken.
+    covered: watch::Sender<Option<u64>>,
 }
 
 /// What the files are known to hold.
@@ -76,8 +79,10 @@ struct Held {
     /// Each with where its record begins.
     entries: BTreeMap<u64, (Entry, u64)>,
     purged: Option<LogId>,
-    /// Bytes of the file.
+    /// Bytes of the file that count.
     len: u64,
+    /// There is more in the file, which was truncated and counts again after a crash.
+    has_tail: bool,
 }
 
 impl Store {
@@ -94,7 +99,9 @@ impl Store {
         let is_fast = disk.is_fast();
         let place = disk.place("").trim_end_matches('/').to_owned();
         let told = Mutex::new(Told { promise, broken: None });
-        Ok((Store { node, place, is_fast, disk: Mutex::new(disk), told, held: Mutex::new(held) }, snapshot))
+        let covered = watch::Sender::new(covered.map(|id| id.index));
+        let store = Store { node, place, is_fast, disk: Mutex::new(disk), told, held: Mutex::new(held), covered };
+        Ok((store, snapshot))
     }
 
     /// No log, no vote: nothing was ever promised.
@@ -114,7 +121,7 @@ impl Store {
 
     /// Lets go of the files, so that another may have them.
     pub(crate) fn close(&self) {
-        self.told().broken.get_or_insert_with(|| "it was stopped".to_owned());
+        self.give_up("it was stopped".to_owned());
         *self.disk() = Box::new(Memory::new());
     }
 
@@ -162,7 +169,13 @@ impl Store {
 
     /// Adds entries, which follow on the last one.
     pub(crate) async fn append(self: &Arc<Store>, entries: Vec<Entry>) -> io::Result<()> {
-        let Some(end) = entries.last().map(|entry| entry.log_id.index) else { return Ok(()) };
+        let (Some(first), Some(end)) = (entries.first(), entries.last().map(|entry| entry.log_id.index)) else {
+            return Ok(());
+        };
+        let last = self.last().map(|id| id.index);
+        if last.map_or(0, |last| last + 1) != first.log_id.index {
+            return Err(io::Error::other(format!("entry {} does not follow on {last:?}", first.log_id.index)));
+        }
         let mut records = Vec::new();
         let mut places = Vec::with_capacity(entries.len());
         for entry in &entries {
@@ -170,56 +183,77 @@ impl Store {
             records.extend(encode(entry)?);
         }
         let added = records.len() as u64;
+        let (len, has_tail) = {
+            let held = self.held();
+            (held.len, held.has_tail)
+        };
         self.run(move |store, disk| {
+            if has_tail {
+                store.promise_on(disk, |promise| promise.end = last)?;
+                disk.cut(LOG, len)?;
+            }
             disk.append(LOG, &records)?;
             store.promise_on(disk, |promise| promise.end = Some(end))
         })
         .await?;
         let mut held = self.held();
-        let len = held.len;
         held.entries.extend(entries.into_iter().zip(places).map(|(entry, at)| (entry.log_id.index, (entry, len + at))));
-        held.len += added;
+        (held.len, held.has_tail) = (len + added, false);
         Ok(())
     }
 
-    /// Forgets the entries from `from` on, which no quorum has.
-    pub(crate) async fn truncate(self: &Arc<Store>, from: u64) -> io::Result<()> {
-        let (cut, end) = {
-            let held = self.held();
-            let cut = held.entries.range(from..).next().map(|(_, (_, at))| *at);
-            let end = held.entries.range(..from).next_back().map(|(index, _)| *index);
-            (cut, end.or(held.purged.map(|id| id.index)))
-        };
-        let Some(cut) = cut else { return Ok(()) };
-        self.run(move |store, disk| {
-            store.promise_on(disk, |promise| promise.end = end)?;
-            disk.cut(LOG, cut)
-        })
-        .await?;
+    /// Forgets the entries from `from` on. Some of them may have been acknowledged, when a snapshot is about to take their
+    /// places, so they stay on disk until that is there or others are written instead.
+    pub(crate) fn truncate(&self, from: u64) {
         let mut held = self.held();
-        held.entries.split_off(&from);
-        held.len = cut;
-        Ok(())
+        let removed = held.entries.split_off(&from);
+        if let Some((_, (_, at))) = removed.first_key_value() {
+            (held.len, held.has_tail) = (*at, true);
+        }
     }
 
-    /// Forgets the entries up to this one, which a snapshot has.
+    /// Forgets the entries up to this one, which a snapshot has, as soon as that is on disk.
     pub(crate) async fn purge(self: &Arc<Store>, upto: LogId) -> io::Result<()> {
+        let mut covered = self.covered.subscribe();
+        let is_covered = |covered: &Option<u64>| self.broken().is_some() || *covered >= Some(upto.index);
+        drop(covered.wait_for(is_covered).await.map_err(io::Error::other)?);
         let mut file = encode(&Head { format: FORMAT, purged: Some(upto) })?;
         let mut kept = BTreeMap::new();
         for (index, (entry, _)) in self.held().entries.range(upto.index.saturating_add(1)..) {
+            // What follows on an entry is not of an older term. What is was left by a crash while a snapshot came.
+            if entry.log_id.leader_id < upto.leader_id {
+                break;
+            }
             kept.insert(*index, (entry.clone(), file.len() as u64));
             file.extend(encode(entry)?);
         }
         let len = file.len() as u64;
-        self.run(move |_, disk| disk.replace(LOG, &file)).await?;
-        *self.held() = Held { entries: kept, purged: Some(upto), len };
+        let end = kept.last_key_value().map_or(upto.index, |(index, _)| *index);
+        self.run(move |store, disk| {
+            if store.promise().end > Some(end) {
+                store.promise_on(disk, |promise| promise.end = Some(end))?;
+            }
+            disk.replace(LOG, &file)
+        })
+        .await?;
+        *self.held() = Held { entries: kept, purged: Some(upto), len, has_tail: false };
         Ok(())
     }
 
     /// Puts this in the place of the snapshot.
     pub(crate) async fn save_snapshot(self: &Arc<Store>, meta: SnapshotMeta, ledger: Arc<Vec<u8>>) -> io::Result<()> {
+        let covered = meta.last_log_id.map(|id| id.index);
         let record = encode(&(FORMAT, meta, &*ledger))?;
-        self.run(move |_, disk| disk.replace(SNAPSHOT, &record)).await
+        self.run(move |_, disk| disk.replace(SNAPSHOT, &record)).await?;
+        self.covered.send_replace(covered);
+        Ok(())
+    }
+
+    /// Writes nothing more.
+    pub(crate) fn give_up(&self, why: String) {
+        self.told().broken.get_or_insert(why);
+        // Whoever waits for a snapshot waits no longer.
+        self.covered.send_modify(|_| ());
     }
 
     /// Does what may take a while where that holds up nobody else.
@@ -235,7 +269,7 @@ impl Store {
             }
             let done = write(&store, &mut **disk);
             if let Err(error) = &done {
-                store.told().broken = Some(format!("{}: {error}", store.place));
+                store.give_up(format!("{}: {error}", store.place));
             }
             done
         };
@@ -345,5 +379,5 @@ fn read_log(disk: &mut dyn Disk, promise: &Promise) -> Result<Held, QuorumError>
         tracing::warn!(place, at, len = file.len(), "the log ends in a record that was never acknowledged: cut off");
         disk.cut(LOG, at as u64).map_err(|source| QuorumError::Io { place, source })?;
     }
-    Ok(Held { entries, purged: head.purged, len: at as u64 })
+    Ok(Held { entries, purged: head.purged, len: at as u64, has_tail: false })
 }
