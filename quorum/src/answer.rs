@@ -85,9 +85,9 @@ impl Shared {
         let hearing = self.wire.lease.hear();
         let answer = self.raft.append_entries(append).await.map_err(|_| Refusal::Stopped)?;
         if matches!(answer, AppendResponse::HigherVote(_)) {
-            hearing.is_refused();
+            hearing.refused();
         } else {
-            hearing.is_heard();
+            hearing.heard();
             self.wire.lease.promise(vote.leader_id.term);
         }
         Ok(answer)
@@ -132,10 +132,10 @@ impl Shared {
         let done = self.raft.install_full_snapshot(piece.vote, snapshot).await;
         let done = done.map_err(|_| Refusal::Stopped)?;
         if done.vote == piece.vote {
-            hearing.is_heard();
+            hearing.heard();
             self.wire.lease.promise(piece.vote.leader_id.term);
         } else {
-            hearing.is_refused();
+            hearing.refused();
         }
         Ok(Answer::Snapshot(done.into()))
     }

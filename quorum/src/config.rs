@@ -20,12 +20,21 @@ pub struct QuorumConfig {
     pub voters_max: usize,
     /// How fast everything goes. All nodes must have the same.
     pub pace: Pace,
+    /// Bytes of the log above which a snapshot of the ledger takes its place. Default: 8 MiB.
+    pub log_bytes_max: u64,
 }
 
 impl QuorumConfig {
     /// A node that keeps its log in memory, with defaults for everything else.
     pub fn new(node: NodeId) -> QuorumConfig {
-        QuorumConfig { node, data: None, rank: Rank::default(), voters_max: 5, pace: Pace::default() }
+        QuorumConfig {
+            node,
+            data: None,
+            rank: Rank::default(),
+            voters_max: 5,
+            pace: Pace::default(),
+            log_bytes_max: 8 * 1024 * 1024,
+        }
     }
 }
 

@@ -18,9 +18,8 @@ use crate::raft::{AppendResponse, Metrics, Vote};
 use crate::shared::Shared;
 use crate::wire::{Answer, Ask};
 
-/// Bytes and entries of the log above which a snapshot is made.
-const LOG_BYTES: u64 = 8 * 1024 * 1024;
-const LOG_ENTRIES: u64 = 10_000;
+/// Entries of the log above which a snapshot is made, however few bytes they have.
+const LOG_ENTRIES_MAX: u64 = 10_000;
 
 /// How many heartbeats openraft's own are apart. They tell followers what is agreed on, if they have missed it.
 const BEATS_A_FULL_ONE: u32 = 4;
@@ -32,13 +31,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         let tick = Instant::now() + driver.shared.config.pace.lease / 4;
         tokio::select! {
+            biased;
             changed = metrics.changed() => if changed.is_err() { break },
             () = driver.shared.wake.notified() => {}
             Some(done) = driver.work.join_next() => driver.finish(done.unwrap_or(Done::Nothing)),
             () = sleep_until(tick.min(driver.next)) => {}
         }
-        let stopped = metrics.borrow_and_update().running_state.is_err();
-        if !stopped {
+        metrics.mark_unchanged();
+        if driver.shared.is_running() {
             driver.step(Instant::now()).await;
         }
         driver.shared.update_view();
@@ -139,7 +139,7 @@ impl Driver {
 
     async fn keep_log_short(&mut self, now: Instant) {
         let (bytes, entries) = self.shared.store.log_size();
-        if now >= self.snapshot_at && (bytes > LOG_BYTES || entries > LOG_ENTRIES) {
+        if now >= self.snapshot_at && (bytes > self.shared.config.log_bytes_max || entries > LOG_ENTRIES_MAX) {
             self.snapshot_at = now + Duration::from_secs(10);
             // An error says that the core has stopped, which the view tells.
             let _ = self.shared.raft.trigger().snapshot().await;

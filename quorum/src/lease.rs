@@ -118,12 +118,12 @@ pub(crate) struct Hearing<'l> {
 
 impl Hearing<'_> {
     /// The leader was heard: it may count on this node for a lease from now on.
-    pub(crate) fn is_heard(self) {
+    pub(crate) fn heard(self) {
         drop(self);
     }
 
     /// The request was refused: it is not a leader's any more.
-    pub(crate) fn is_refused(mut self) {
+    pub(crate) fn refused(mut self) {
         self.is_refused = true;
     }
 }
@@ -193,9 +193,9 @@ mod tests {
         advance(LEASE).await;
         let hearing = lease.hear();
         assert_eq!((stand(), lease.quiet(Instant::now())), (None, Duration::ZERO));
-        hearing.is_refused();
+        hearing.refused();
         assert_eq!((stand(), lease.quiet(Instant::now())), (Some(()), LEASE));
-        lease.hear().is_heard();
+        lease.hear().heard();
         advance(LEASE / 2).await;
         assert_eq!((stand(), lease.quiet(Instant::now())), (None, LEASE / 2));
         drop(lease.hear());

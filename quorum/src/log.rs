@@ -78,7 +78,8 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.0.truncate(log_id.index).await.map_err(|error| StorageIOError::write_logs(&error).into())
+        self.0.truncate(log_id.index);
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::error::QuorumError;
 use crate::raft::{Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, Types};
-use crate::store::{SNAPSHOT, Store};
+use crate::store::{SNAPSHOT, Saved, Store};
 
 /// What this node has applied.
 pub(crate) struct Applied {
@@ -29,7 +29,7 @@ struct State {
 
 impl Applied {
     /// What a snapshot says, or nothing.
-    pub(crate) fn new(store: &Store, snapshot: Option<(SnapshotMeta, Vec<u8>)>) -> Result<Applied, QuorumError> {
+    pub(crate) fn new(store: &Store, snapshot: Option<Saved>) -> Result<Applied, QuorumError> {
         let state = match snapshot {
             None => State::default(),
             Some((meta, bytes)) => State::of(meta, Arc::new(bytes)).map_err(|error| QuorumError::Damaged {
@@ -138,8 +138,10 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         let bytes = Arc::new(snapshot.into_inner());
-        let state = State::of(meta.clone(), Arc::clone(&bytes))
-            .map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), &error))?;
+        let state = State::of(meta.clone(), Arc::clone(&bytes)).map_err(|error| {
+            self.store.give_up(format!("a snapshot that cannot be read: {error}"));
+            StorageIOError::read_snapshot(Some(meta.signature()), &error)
+        })?;
         let saved = self.store.save_snapshot(meta.clone(), bytes).await;
         saved.map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error))?;
         self.applied.count.send_replace(state.count());

@@ -128,11 +128,11 @@ impl Quorum {
                 return Err(QuorumError::NotNew);
             }
             let saved = shared.store.save_cluster(ClusterId(rand::random())).await;
-            saved.map_err(|source| QuorumError::Io { place: shared.store.place(), source })?;
+            saved.map_err(|source| QuorumError::Io { place: shared.store.place().to_owned(), source })?;
             let founded = shared.raft.initialize(BTreeSet::from([shared.config.node])).await;
             founded.map_err(|error| match error {
                 RaftError::APIError(_) => QuorumError::NotNew,
-                RaftError::Fatal(error) => QuorumError::Stopped(error.to_string()),
+                RaftError::Fatal(error) => QuorumError::Stopped(shared.problem().unwrap_or_else(|| error.to_string())),
             })?;
         }
         let mut view = self.view();
@@ -209,12 +209,14 @@ impl Quorum {
         self.shared.set_down(node);
     }
 
-    /// Stops, and returns when nothing of this node's runs any more. Other handles see a stopped node.
+    /// Stops, and returns when nothing of this node's runs any more and its directory is free. Other handles see a stopped
+    /// node.
     pub async fn shutdown(self) {
         self.driver.0.abort();
         if let Err(error) = self.shared.raft.shutdown().await {
             tracing::warn!(%error, "the quorum's core did not stop in order");
         }
+        self.shared.store.close();
         self.shared.update_view();
     }
 }

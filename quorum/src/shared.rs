@@ -77,9 +77,15 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Whether openraft runs. It stops with an error that it tells, or by a panic, of which it says nothing.
+    pub(crate) fn is_running(&self) -> bool {
+        self.metrics.has_changed().is_ok() && self.metrics.borrow().running_state.is_ok()
+    }
+
     /// Whether `metrics` say that this node leads, whether or not it has a quorum.
     pub(crate) fn is_elected(&self, metrics: &Metrics) -> bool {
         metrics.running_state.is_ok()
+            && self.metrics.has_changed().is_ok()
             && metrics.state == ServerState::Leader
             && metrics.current_leader == Some(self.config.node)
             && metrics.vote.committed
@@ -92,7 +98,7 @@ impl Shared {
     }
 
     pub(crate) fn still_leads(&self, now: Instant) -> Option<Term> {
-        let metrics = self.metrics.borrow();
+        let metrics = self.metrics();
         let term = metrics.current_term;
         let leads = self.is_elected(&metrics)
             && metrics.last_applied.is_some_and(|id| id.leader_id.term == term)
@@ -104,7 +110,7 @@ impl Shared {
 
     pub(crate) fn why_not_leading(&self) -> ProposeError {
         let metrics = self.metrics();
-        if metrics.running_state.is_err() {
+        if !self.is_running() {
             ProposeError::Closed
         } else if self.is_elected(&metrics) && locked(&self.handing_over).is_none() {
             ProposeError::NoQuorum
@@ -126,7 +132,10 @@ impl Shared {
             return Some(format!("this node neither votes nor leads until it is started again: {broken}"));
         }
         let stopped = self.metrics.borrow().running_state.clone().err();
-        stopped.map(|error| format!("the quorum has stopped on this node: {error}"))
+        let why = stopped.map(|error| error.to_string());
+        (!self.is_running()).then(|| {
+            format!("the quorum has stopped on this node: {}", why.as_deref().unwrap_or("its core has panicked"))
+        })
     }
 
     pub(crate) fn update_view(&self) {

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use starling_core::ids::NodeId;
+use tokio::sync::watch;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Memory};
 use crate::error::QuorumError;
 use crate::raft::{Entry, LogId, SnapshotMeta, Vote};
 use crate::record;
@@ -29,6 +30,9 @@ const FORMAT: u32 = 1;
 /// Which cluster a log belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClusterId(pub(crate) [u8; 16]);
+
+/// What is in `snapshot`: what it covers, and the encoded ledger.
+pub(crate) type Saved = (SnapshotMeta, Vec<u8>);
 
 /// What is in `vote`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,13 +55,19 @@ struct Head {
 /// The files of a node, and its log as it is in memory.
 pub(crate) struct Store {
     pub(crate) node: NodeId,
+    /// What a person knows the files by.
+    place: String,
     is_fast: bool,
-    files: Mutex<Files>,
+    /// Locked while something is written, and so never by who may not wait.
+    disk: Mutex<Box<dyn Disk>>,
+    told: Mutex<Told>,
     held: Mutex<Held>,
+    /// Up to which entry there is a snapshot on disk. It changes as well when something has broken.
+    covered: watch::Sender<Option<u64>>,
 }
 
-struct Files {
-    disk: Box<dyn Disk>,
+/// What the files are known to hold.
+struct Told {
     promise: Promise,
     /// The error after which nothing is written any more, since nobody knows what is in the files.
     broken: Option<String>,
@@ -69,16 +79,15 @@ struct Held {
     /// Each with where its record begins.
     entries: BTreeMap<u64, (Entry, u64)>,
     purged: Option<LogId>,
-    /// Bytes of the file.
+    /// Bytes of the file that count.
     len: u64,
+    /// There is more in the file, which was truncated and counts again after a crash.
+    has_tail: bool,
 }
 
 impl Store {
     /// Reads what is there, with the snapshot.
-    pub(crate) fn open(
-        node: NodeId,
-        mut disk: Box<dyn Disk>,
-    ) -> Result<(Store, Option<(SnapshotMeta, Vec<u8>)>), QuorumError> {
+    pub(crate) fn open(node: NodeId, mut disk: Box<dyn Disk>) -> Result<(Store, Option<Saved>), QuorumError> {
         let promise = read_promise(&mut *disk)?;
         let snapshot = read_snapshot(&mut *disk)?;
         let held = read_log(&mut *disk, &promise)?;
@@ -88,8 +97,11 @@ impl Store {
             return Err(QuorumError::Damaged { place: disk.place(SNAPSHOT), what });
         }
         let is_fast = disk.is_fast();
-        let files = Mutex::new(Files { disk, promise, broken: None });
-        Ok((Store { node, is_fast, files, held: Mutex::new(held) }, snapshot))
+        let place = disk.place("").trim_end_matches('/').to_owned();
+        let told = Mutex::new(Told { promise, broken: None });
+        let covered = watch::Sender::new(covered.map(|id| id.index));
+        let store = Store { node, place, is_fast, disk: Mutex::new(disk), told, held: Mutex::new(held), covered };
+        Ok((store, snapshot))
     }
 
     /// No log, no vote: nothing was ever promised.
@@ -99,17 +111,22 @@ impl Store {
     }
 
     pub(crate) fn promise(&self) -> Promise {
-        self.files().promise.clone()
+        self.told().promise.clone()
     }
 
     /// What a person knows the files by.
-    pub(crate) fn place(&self) -> String {
-        let place = self.files().disk.place("");
-        place.trim_end_matches('/').to_owned()
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Lets go of the files, so that another may have them.
+    pub(crate) fn close(&self) {
+        self.give_up("it was stopped".to_owned());
+        *self.disk() = Box::new(Memory::new());
     }
 
     pub(crate) fn broken(&self) -> Option<String> {
-        self.files().broken.clone()
+        self.told().broken.clone()
     }
 
     /// The last entry, whether it is still here or only in the snapshot.
@@ -142,17 +159,23 @@ impl Store {
 
     /// Remembers the cluster.
     pub(crate) async fn save_cluster(self: &Arc<Store>, cluster: ClusterId) -> io::Result<()> {
-        self.run(move |files| files.promise(|promise| promise.cluster = Some(cluster))).await
+        self.run(move |store, disk| store.promise_on(disk, |promise| promise.cluster = Some(cluster))).await
     }
 
     /// Remembers the vote.
     pub(crate) async fn save_vote(self: &Arc<Store>, vote: Vote) -> io::Result<()> {
-        self.run(move |files| files.promise(|promise| promise.vote = Some(vote))).await
+        self.run(move |store, disk| store.promise_on(disk, |promise| promise.vote = Some(vote))).await
     }
 
     /// Adds entries, which follow on the last one.
     pub(crate) async fn append(self: &Arc<Store>, entries: Vec<Entry>) -> io::Result<()> {
-        let Some(end) = entries.last().map(|entry| entry.log_id.index) else { return Ok(()) };
+        let (Some(first), Some(end)) = (entries.first(), entries.last().map(|entry| entry.log_id.index)) else {
+            return Ok(());
+        };
+        let last = self.last().map(|id| id.index);
+        if last.map_or(0, |last| last + 1) != first.log_id.index {
+            return Err(io::Error::other(format!("entry {} does not follow on {last:?}", first.log_id.index)));
+        }
         let mut records = Vec::new();
         let mut places = Vec::with_capacity(entries.len());
         for entry in &entries {
@@ -160,94 +183,117 @@ impl Store {
             records.extend(encode(entry)?);
         }
         let added = records.len() as u64;
-        self.run(move |files| {
-            files.disk.append(LOG, &records)?;
-            files.promise(|promise| promise.end = Some(end))
-        })
-        .await?;
-        let mut held = self.held();
-        let len = held.len;
-        held.entries.extend(entries.into_iter().zip(places).map(|(entry, at)| (entry.log_id.index, (entry, len + at))));
-        held.len += added;
-        Ok(())
-    }
-
-    /// Forgets the entries from `from` on, which no quorum has.
-    pub(crate) async fn truncate(self: &Arc<Store>, from: u64) -> io::Result<()> {
-        let (cut, end) = {
+        let (len, has_tail) = {
             let held = self.held();
-            let cut = held.entries.range(from..).next().map(|(_, (_, at))| *at);
-            let end = held.entries.range(..from).next_back().map(|(index, _)| *index);
-            (cut, end.or(held.purged.map(|id| id.index)))
+            (held.len, held.has_tail)
         };
-        let Some(cut) = cut else { return Ok(()) };
-        self.run(move |files| {
-            files.promise(|promise| promise.end = end)?;
-            files.disk.cut(LOG, cut)
+        self.run(move |store, disk| {
+            if has_tail {
+                store.promise_on(disk, |promise| promise.end = last)?;
+                disk.cut(LOG, len)?;
+            }
+            disk.append(LOG, &records)?;
+            store.promise_on(disk, |promise| promise.end = Some(end))
         })
         .await?;
         let mut held = self.held();
-        held.entries.split_off(&from);
-        held.len = cut;
+        held.entries.extend(entries.into_iter().zip(places).map(|(entry, at)| (entry.log_id.index, (entry, len + at))));
+        (held.len, held.has_tail) = (len + added, false);
         Ok(())
     }
 
-    /// Forgets the entries up to this one, which a snapshot has.
+    /// Forgets the entries from `from` on. Some of them may have been acknowledged, when a snapshot is about to take their
+    /// places, so they stay on disk until that is there or others are written instead.
+    pub(crate) fn truncate(&self, from: u64) {
+        let mut held = self.held();
+        let removed = held.entries.split_off(&from);
+        if let Some((_, (_, at))) = removed.first_key_value() {
+            (held.len, held.has_tail) = (*at, true);
+        }
+    }
+
+    /// Forgets the entries up to this one, which a snapshot has, as soon as that is on disk.
     pub(crate) async fn purge(self: &Arc<Store>, upto: LogId) -> io::Result<()> {
+        let mut covered = self.covered.subscribe();
+        let is_covered = |covered: &Option<u64>| self.broken().is_some() || *covered >= Some(upto.index);
+        drop(covered.wait_for(is_covered).await.map_err(io::Error::other)?);
         let mut file = encode(&Head { format: FORMAT, purged: Some(upto) })?;
         let mut kept = BTreeMap::new();
         for (index, (entry, _)) in self.held().entries.range(upto.index.saturating_add(1)..) {
+            // What follows on an entry is not of an older term. What is was left by a crash while a snapshot came.
+            if entry.log_id.leader_id < upto.leader_id {
+                break;
+            }
             kept.insert(*index, (entry.clone(), file.len() as u64));
             file.extend(encode(entry)?);
         }
         let len = file.len() as u64;
-        self.run(move |files| files.disk.replace(LOG, &file)).await?;
-        *self.held() = Held { entries: kept, purged: Some(upto), len };
+        let end = kept.last_key_value().map_or(upto.index, |(index, _)| *index);
+        self.run(move |store, disk| {
+            if store.promise().end > Some(end) {
+                store.promise_on(disk, |promise| promise.end = Some(end))?;
+            }
+            disk.replace(LOG, &file)
+        })
+        .await?;
+        *self.held() = Held { entries: kept, purged: Some(upto), len, has_tail: false };
         Ok(())
     }
 
     /// Puts this in the place of the snapshot.
     pub(crate) async fn save_snapshot(self: &Arc<Store>, meta: SnapshotMeta, ledger: Arc<Vec<u8>>) -> io::Result<()> {
+        let covered = meta.last_log_id.map(|id| id.index);
         let record = encode(&(FORMAT, meta, &*ledger))?;
-        self.run(move |files| files.disk.replace(SNAPSHOT, &record)).await
+        self.run(move |_, disk| disk.replace(SNAPSHOT, &record)).await?;
+        self.covered.send_replace(covered);
+        Ok(())
+    }
+
+    /// Writes nothing more.
+    pub(crate) fn give_up(&self, why: String) {
+        self.told().broken.get_or_insert(why);
+        // Whoever waits for a snapshot waits no longer.
+        self.covered.send_modify(|_| ());
     }
 
     /// Does what may take a while where that holds up nobody else.
     async fn run(
         self: &Arc<Store>,
-        write: impl FnOnce(&mut Files) -> io::Result<()> + Send + 'static,
+        write: impl FnOnce(&Store, &mut dyn Disk) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let store = Arc::clone(self);
         let run = move || {
-            let mut files = store.files();
-            if let Some(broken) = &files.broken {
-                return Err(io::Error::other(broken.clone()));
+            let mut disk = store.disk();
+            if let Some(broken) = store.broken() {
+                return Err(io::Error::other(broken));
             }
-            let done = write(&mut files);
+            let done = write(&store, &mut **disk);
             if let Err(error) = &done {
-                files.broken = Some(format!("{}: {error}", files.disk.place("").trim_end_matches('/')));
+                store.give_up(format!("{}: {error}", store.place));
             }
             done
         };
         if self.is_fast { run() } else { tokio::task::spawn_blocking(run).await.map_err(io::Error::other)? }
     }
 
-    fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    fn promise_on(&self, disk: &mut dyn Disk, change: impl FnOnce(&mut Promise)) -> io::Result<()> {
+        let mut promise = self.promise();
+        change(&mut promise);
+        disk.replace(VOTE, &encode(&promise)?)?;
+        self.told().promise = promise;
+        Ok(())
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Box<dyn Disk>> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Files {
-    fn promise(&mut self, change: impl FnOnce(&mut Promise)) -> io::Result<()> {
-        let mut promise = self.promise.clone();
-        change(&mut promise);
-        self.disk.replace(VOTE, &encode(&promise)?)?;
-        self.promise = promise;
-        Ok(())
     }
 }
 
@@ -290,7 +336,7 @@ fn read_promise(disk: &mut dyn Disk) -> Result<Promise, QuorumError> {
     Ok(promise)
 }
 
-fn read_snapshot(disk: &mut dyn Disk) -> Result<Option<(SnapshotMeta, Vec<u8>)>, QuorumError> {
+fn read_snapshot(disk: &mut dyn Disk) -> Result<Option<Saved>, QuorumError> {
     let Some((format, meta, ledger)) = read_whole::<(u32, SnapshotMeta, Vec<u8>)>(disk, SNAPSHOT)? else {
         return Ok(None);
     };
@@ -333,5 +379,5 @@ fn read_log(disk: &mut dyn Disk, promise: &Promise) -> Result<Held, QuorumError>
         tracing::warn!(place, at, len = file.len(), "the log ends in a record that was never acknowledged: cut off");
         disk.cut(LOG, at as u64).map_err(|source| QuorumError::Io { place, source })?;
     }
-    Ok(Held { entries, purged: head.purged, len: at as u64 })
+    Ok(Held { entries, purged: head.purged, len: at as u64, has_tail: false })
 }

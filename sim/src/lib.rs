@@ -9,12 +9,14 @@
 //! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it;
 //!   [`client`]: who submits and asks; `node`: a store and threads around the worker machine.
 //! - `check`: what a run has to keep, one file each; `report`: what the runs have met.
+//! - [`election`]: another world, in which real quorums elect leaders under faults.
 //! - [`mod@bench`]: the pure scheduler against the clock.
 
 pub mod bench;
 mod check;
 pub mod client;
 pub mod cluster;
+pub mod election;
 mod faults;
 mod node;
 pub mod plan;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use sim::cluster::Report;
+use sim::election;
 
 /// The seeded cluster simulation: the real machines in one thread, under faults, then healed.
 #[derive(Debug, Parser)]
@@ -24,6 +25,18 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Elections of real quorums under faults, then healed.
+    Election {
+        /// How many seeds to run [default: 100, or 1 with --seed].
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// The first seed, to replay one that has failed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Tell every fault on standard error, a line each.
+        #[arg(long)]
+        trace: bool,
+    },
     /// The pure scheduler against the clock, without a network.
     Bench {
         /// How many tasks the merge graphs have.
@@ -42,6 +55,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         None => simulate(args.seed, args.seeds, args.trace),
+        Some(Command::Election { seeds, seed, trace }) => elect(seed, seeds, trace),
         Some(Command::Bench { tasks, workers, runs }) => {
             for (tasks, workers) in tasks.iter().flat_map(|tasks| workers.iter().map(move |workers| (*tasks, *workers)))
             {
@@ -98,6 +112,35 @@ fn simulate(first: Option<u64>, count: Option<u64>, is_traced: bool) -> ExitCode
         "median": at(events.len() / 2), "min": at(0), "max": at(usize::MAX),
         "cpu_s": cpu_seconds(), "peak_rss_mb": peak_rss_mb(), "ok": failed.is_empty(),
         "note": format!("{} tasks, {} faults, {:?}, failed seeds: {failed:?}", sum.tasks, sum.faults, sum.said),
+    }));
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn elect(first: Option<u64>, count: Option<u64>, is_traced: bool) -> ExitCode {
+    let count = count.unwrap_or(if first.is_some() { 1 } else { 100 });
+    let first = first.unwrap_or(0);
+    let mut terms = Vec::new();
+    let (mut sum, mut failed) = (election::Report::default(), Vec::new());
+    for seed in first..first.saturating_add(count) {
+        match election::run_seed(seed, is_traced.then_some(|line: &str| eprintln!("{line}"))) {
+            Ok(report) => {
+                terms.push(report.terms);
+                sum.add(&report);
+            }
+            Err(error) => {
+                eprintln!("seed {seed}: {error}");
+                eprintln!("replay: cargo run -p sim -- election --seed {seed}");
+                failed.push(seed);
+            }
+        }
+    }
+    terms.sort_unstable();
+    let at = |part: usize| terms.get(part.min(terms.len().saturating_sub(1))).copied().unwrap_or(0);
+    say(&json!({
+        "bench": "sim", "case": "election", "system": "starling", "runs": count, "unit": "terms/seed",
+        "median": at(terms.len() / 2), "min": at(0), "max": at(usize::MAX),
+        "cpu_s": cpu_seconds(), "peak_rss_mb": peak_rss_mb(), "ok": failed.is_empty(),
+        "note": format!("{} entries, {} looks, {:?}, failed seeds: {failed:?}", sum.committed, sum.looks, sum.faults),
     }));
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,7 @@
 //! Nodes that reach one another in one process, on tokio's paused clock.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -80,6 +81,11 @@ impl Net {
         let quorum = Quorum::start_on(config, port, disk).await?;
         self.0.lock().unwrap().nodes.insert(node, quorum.clone());
         Ok(quorum)
+    }
+
+    /// Makes a node that was started elsewhere reachable.
+    pub fn add(&self, number: u8, node: Quorum) {
+        self.0.lock().unwrap().nodes.insert(id(number), node);
     }
 
     pub fn node(&self, number: u8) -> Quorum {
