@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use starling::{Cluster, ClusterSecret, ConnectOptions};
+use starling::{Cluster, ClusterSecret, ConnectOptions, NodeStatus};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up on it.
@@ -134,6 +134,17 @@ impl Processes {
         Ok(processes)
     }
 
+    /// Starts a scheduler that was killed again, where it was.
+    pub fn restart_scheduler(&mut self, args: &[&OsStr]) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--role", "scheduler", "--listen", &self.addr, "--secret-file"])
+            .arg(self.secret_file())
+            .args(args);
+        self.scheduler = Process::start(&mut command)?;
+        self.scheduler.wait_for_line(|line| line.contains("is ready").then_some(()))
+    }
+
     /// Starts one more worker and waits until it is registered.
     pub fn start_worker(&mut self, args: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.binary);
@@ -163,6 +174,108 @@ impl Processes {
         let cluster = Cluster::connect_with(&self.addr, options).await?;
         cluster.wait_for_workers(self.workers.len()).await?;
         Ok(cluster)
+    }
+}
+
+/// Nodes that are all alike and elect who holds the scheduler, each a process of its own with a data directory and one thread.
+pub struct Equals {
+    binary: PathBuf,
+    folder: TempDir,
+    /// The nodes, by their numbers; `None` for one that is down.
+    pub nodes: Vec<Option<Equal>>,
+}
+
+/// One of them.
+pub struct Equal {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens.
+    pub addr: String,
+}
+
+impl Equals {
+    /// Starts so many, each of which joins the ones before it.
+    pub fn start(binary: &str, count: usize) -> Result<Equals> {
+        let folder = TempDir::new()?;
+        write_secret(&folder.path().join("secret"))?;
+        let mut equals = Equals { binary: binary.into(), folder, nodes: Vec::new() };
+        for number in 0..count {
+            equals.nodes.push(None);
+            equals.start_one(number)?;
+        }
+        Ok(equals)
+    }
+
+    /// Starts the node of this number, again if it is down: then on its old port, with what its data directory holds.
+    pub fn start_one(&mut self, number: usize) -> Result<()> {
+        let marker = self.folder.path().join(format!("{number}.addr"));
+        let listen = std::fs::read_to_string(&marker).unwrap_or_else(|_| "/ip4/127.0.0.1/tcp/0".to_owned());
+        let name = format!("node-{number}");
+        let mut command = Command::new(&self.binary);
+        command.args(["--role", "auto", "--listen", &listen, "--name", &name, "--threads", "1"]);
+        command.arg("--secret-file").arg(self.secret_file()).arg("--data-dir").arg(self.folder.path().join(&name));
+        for other in self.nodes.iter().flatten() {
+            command.args(["--join", &other.addr]);
+        }
+        let process = Process::start(&mut command)?;
+        let addr = process.wait_for_line(|line| line.strip_prefix("listening on ").map(str::to_owned))?;
+        process.wait_for_line(|line| line.contains("is ready").then_some(()))?;
+        std::fs::write(&marker, &addr)?;
+        self.nodes[number] = Some(Equal { process, addr });
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        self.nodes[number].take().context("the node is down already")?.process.kill()
+    }
+
+    /// The file with the cluster's secret.
+    pub fn secret_file(&self) -> PathBuf {
+        self.folder.path().join("secret")
+    }
+
+    /// How to connect to it.
+    pub fn options(&self) -> ConnectOptions {
+        ConnectOptions { secret_file: Some(self.secret_file()), ..ConnectOptions::default() }
+    }
+
+    /// A client of the cluster, by a node that is up, once all workers are known to it.
+    pub async fn connect(&self) -> Result<Cluster> {
+        let up: Vec<&Equal> = self.nodes.iter().flatten().collect();
+        let addr = &up.last().context("no node is up")?.addr;
+        let cluster = Cluster::connect_with(addr, self.options()).await?;
+        cluster.wait_for_workers(up.len()).await?;
+        Ok(cluster)
+    }
+
+    /// How the cluster is, as this node sees it.
+    pub async fn status(&self, number: usize) -> Result<NodeStatus> {
+        let node = self.nodes[number].as_ref().context("the node is down")?;
+        Ok(Cluster::status_of(&node.addr, self.options()).await?)
+    }
+
+    /// Waits until this node's view of the cluster is as it should be.
+    pub async fn until(&self, number: usize, is_so: impl Fn(&NodeStatus) -> bool) -> Result<NodeStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status(number).await?;
+            if is_so(&status) {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("it did not come to that; the last was {status:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The number of the node that leads, as this one sees it.
+    pub async fn leader(&self, seen_by: usize) -> Result<usize> {
+        let status = self.until(seen_by, |status| status.leader.is_some()).await?;
+        let name = status.members.iter().find(|member| Some(member.node) == status.leader);
+        let name = name.context("the leader is no member")?.name.clone();
+        name.strip_prefix("node-").and_then(|number| number.parse().ok()).context("the leader has another name")
     }
 }
 

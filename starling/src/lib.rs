@@ -47,7 +47,8 @@
 pub mod cli;
 
 pub use starling_actors::{
-    Cluster, ClusterError, ConnectOptions, LocalOptions, Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped,
+    Cluster, ClusterError, ConnectOptions, DataError, LocalOptions, MemberStatus, Node, NodeConfig, NodeError,
+    NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
 };
 
 pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};
