@@ -278,9 +278,10 @@ impl Line {
                 Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
                 Ok(Some((_, Welcome::Worker { .. }))) => why = Refusal::BadHello.to_string(),
                 Ok(None) => {}
-                // This node's part of the mesh has ended.
-                Err(error @ MeshError::Closed) => return Err(error.to_string()),
                 Err(error) => why = error.to_string(),
+            }
+            if self.mesh.is_closed() {
+                return Err(MeshError::Closed.to_string());
             }
             if self.leaders.have_left(&self.mesh) {
                 return Err("the cluster was shut down".to_owned());

@@ -45,6 +45,8 @@ const INBOX_FULL: usize = 4096;
 const NTHREADS_MAX: u32 = 4096;
 /// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker that wants to leave waits for a scheduler to come back.
+const LEAVE_WITHOUT_SCHEDULER: Duration = Duration::from_secs(10);
 /// How many bytes are fetched from one worker at once, unless one output is larger.
 const FETCH_BYTES_MAX: u64 = 64 << 20;
 /// How many tasks a scheduler knows at a time: 6 GB of records.
@@ -421,12 +423,22 @@ impl Node {
 
     /// Asks the scheduler to let this worker go, and waits until it has: its tasks are finished, what only it holds is
     /// moved to others, and then it stops by itself, as [`stopped`](Node::stopped) tells. Says whether that came about. Gives up
-    /// after `patience`, or when the scheduler is lost; a scheduler is not let go by anybody.
+    /// after `patience`, or when no scheduler is there for a while; a scheduler is not let go by anybody.
     pub async fn retire(&self, patience: Duration) -> bool {
         let Some(leaving) = &self.leaving else { return false };
         let mut is_registered = leaving.is_registered.clone();
         let mut stopped = self.stopped.clone();
         leaving.inbox.push(worker_actor::Input::Event(worker::Event::LeaveWanted));
+        // Whoever holds the scheduler next is asked again.
+        let is_lost_for_good = async {
+            loop {
+                let is_gone = is_registered.wait_for(|is_registered| !is_registered).await.is_err();
+                let comes_back = is_registered.wait_for(|is_registered| *is_registered);
+                if is_gone || !matches!(timeout(LEAVE_WITHOUT_SCHEDULER, comes_back).await, Ok(Ok(_))) {
+                    return;
+                }
+            }
+        };
         let let_go = async {
             tokio::select! {
                 // A worker that was let go is registered no longer, and both are told at about the same time.
@@ -434,7 +446,7 @@ impl Node {
                 reason = stopped.wait_for(Option::is_some) => {
                     matches!(reason.as_deref(), Ok(Some(Stopped::Retired)))
                 }
-                _ = is_registered.wait_for(|is_registered| !is_registered) => false,
+                () = is_lost_for_good => false,
             }
         };
         timeout(patience, let_go).await.unwrap_or(false)

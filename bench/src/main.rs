@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod csv;
+mod failover;
 mod h2o;
 mod measure;
 mod peers;
@@ -74,6 +75,8 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
+    /// A job whose scheduler, worker, or both are killed in the middle, or whose scheduler is stopped for a while.
+    Failover(Common),
     /// A large value from one worker to another.
     Transfer(Common),
     /// Queries over a large CSV file of posts.
@@ -245,6 +248,7 @@ fn run(what: What) -> anyhow::Result<bool> {
             let instance = wfformat::Instance { file, scale, bytes_scale };
             (common, wfformat::run(&common.plan("wfformat"), &instance, &common.peer, report_to))
         }
+        What::Failover(common) => (common, failover::run(&common.plan("failover"), report_to)),
         What::Transfer(common) => (common, transfer::run(&common.plan("transfer"), &common.peer, report_to)),
         What::Slt { paths, system, workers, table } => {
             let outcome = slt::run(paths, *system, *workers, report_to);

@@ -160,7 +160,7 @@ impl Process {
     }
 
     /// Ends it as `kill -9` does.
-    fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().with_context(|| format!("{} cannot be killed", self.name))
     }
 
@@ -207,12 +207,7 @@ pub(crate) struct NodeProcesses {
 impl NodeProcesses {
     /// Starts the scheduler and the workers.
     pub(crate) fn start(plan: &Plan) -> anyhow::Result<NodeProcesses> {
-        let directory = tempfile::Builder::new().prefix("starling-bench-").tempdir()?;
-        let secret = ClusterSecret::generate();
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(secret_file(&directory))?;
-        file.write_all(secret.to_text().as_bytes())?;
-        drop(file);
-
+        let (directory, secret) = directory_with_secret()?;
         let scheduler = node(&directory, "scheduler", &["--role", "scheduler"])?;
         let address = scheduler.found(START_TIMEOUT)?;
         let (workers, threads) = (Vec::new(), plan.threads);
@@ -276,6 +271,15 @@ impl NodeProcesses {
     }
 }
 
+/// A folder for one cluster, with its secret in it.
+pub(crate) fn directory_with_secret() -> anyhow::Result<(TempDir, ClusterSecret)> {
+    let directory = tempfile::Builder::new().prefix("starling-bench-").tempdir()?;
+    let secret = ClusterSecret::generate();
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(secret_file(&directory))?;
+    file.write_all(secret.to_text().as_bytes())?;
+    Ok((directory, secret))
+}
+
 fn secret_file(directory: &TempDir) -> PathBuf {
     directory.path().join("secret")
 }
@@ -284,7 +288,8 @@ fn worker_name(number: usize) -> String {
     format!("worker-{number}")
 }
 
-fn node(directory: &TempDir, name: &str, args: &[&str]) -> anyhow::Result<Process> {
+/// Starts a node of this cluster on loopback; it says where it listens.
+pub(crate) fn node(directory: &TempDir, name: &str, args: &[&str]) -> anyhow::Result<Process> {
     let mut command = Command::new(own_program()?);
     command.arg("node").args(["--listen", "/ip4/127.0.0.1/tcp/0", "--name", name]).args(args);
     command.arg("--secret-file").arg(secret_file(directory)).stdout(Stdio::null());

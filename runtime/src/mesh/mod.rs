@@ -352,6 +352,11 @@ impl Mesh {
         self.handle.shared.cancel.cancel();
     }
 
+    /// Whether this node's part of the mesh has ended, or is about to.
+    pub fn is_closed(&self) -> bool {
+        self.shared().cancel.is_cancelled()
+    }
+
     /// Leaves: the others are told, what waits on links is written, connections are closed. Takes a few seconds at
     /// most. Every later operation fails with [`MeshError::Closed`] or alike.
     pub async fn shutdown(&self) {
