@@ -284,3 +284,30 @@ fn log_changes(before: &View, now: &View) {
         tracing::info!(voters = voters.join(", "), "the quorum's voters");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use starling_runtime::mesh::{MemberInfo, parse_addr};
+
+    use super::*;
+
+    fn member(role: Role, addrs: &[&str], room: u64) -> Member {
+        let info = MemberInfo { name: "node".to_owned(), role, room, keeps: false };
+        let addrs = addrs.iter().map(|text| parse_addr(text).unwrap()).collect();
+        Member { node: NodeId([1; 32]), info, addrs, incarnation: 1 }
+    }
+
+    #[test]
+    fn pinned_goes_before_reach_and_reach_before_room() {
+        let in_order = [
+            member(Role::Auto, &[], 64_000),
+            member(Role::Auto, &["/ip4/127.0.0.1/tcp/1"], 32_000),
+            member(Role::Auto, &["/ip4/127.0.0.1/tcp/1", "/ip4/10.12.0.10/tcp/1"], 8_000),
+            member(Role::Auto, &["/ip6/fd00::1/tcp/1"], 9_000),
+            member(Role::Auto, &["/ip4/10.12.0.10/tcp/1", "/ip4/93.184.216.34/tcp/1"], 1_000),
+            member(Role::Scheduler, &[], 0),
+        ];
+        let ranks: Vec<Rank> = in_order.iter().map(rank_of).collect();
+        assert!(ranks.is_sorted() && ranks.windows(2).all(|pair| pair[0] < pair[1]), "{ranks:?}");
+    }
+}

@@ -174,3 +174,54 @@ pub(crate) async fn serve(link: Link, quorum: Quorum) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use starling_quorum::QuorumConfig;
+    use starling_runtime::mesh::{MemberInfo, MeshConfig, MeshEvent, MeshLimits, Role, parse_addr};
+    use starling_runtime::store::Store;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::served::ServedStore;
+
+    async fn mesh() -> (Mesh, mpsc::Receiver<MeshEvent>) {
+        let member = MemberInfo { name: "node".into(), role: Role::Auto, room: 0, keeps: false };
+        let listen = vec![parse_addr("/ip4/127.0.0.1/tcp/0").unwrap()];
+        let config = MeshConfig { keypair: None, listen, secret: None, member, limits: MeshLimits::default() };
+        Mesh::start(config, ServedStore::new(Store::unlimited())).await.unwrap()
+    }
+
+    /// Serves the quorum's links, and nothing else.
+    async fn take_links(mut events: mpsc::Receiver<MeshEvent>, quorum: Quorum) {
+        while let Some(event) = events.recv().await {
+            if let MeshEvent::Link { link, .. } = event {
+                tokio::spawn(serve(link, quorum.clone()));
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn requests_of_several_at_once_come_back_with_their_own_answers_and_a_lost_peer_is_an_error() {
+        let ((near, _events), (far, far_events)) = (mesh().await, mesh().await);
+        near.join(&far.listen_addrs()[0]).await.unwrap();
+        let quorum =
+            Quorum::start(QuorumConfig::new(far.node()), Arc::new(MeshTransport::new(far.clone()))).await.unwrap();
+        let serving = tokio::spawn(take_links(far_events, quorum.clone()));
+        let transport = MeshTransport::new(near.clone());
+        let calls = (0..50_u8).map(|number| transport.call(far.node(), Bytes::from(vec![number; 3])));
+        for answer in futures::future::join_all(calls).await {
+            // No request at all: it is refused, in an answer.
+            assert!(!answer.unwrap().is_empty());
+        }
+        assert_eq!(transport.peers.links.lock().unwrap().len(), 1);
+
+        let peer = transport.peers.open(far.node()).await.unwrap();
+        assert!(peer.waiting().answers.is_empty());
+        serving.abort();
+        far.close();
+        let error =
+            timeout(Duration::from_secs(30), transport.call(far.node(), Bytes::from_static(b"x"))).await.unwrap();
+        assert!(error.is_err());
+    }
+}
