@@ -43,11 +43,21 @@ pub struct TaskOptions {
     pub requirements: Option<Arc<Requirements>>,
     /// Which part it takes of its inputs, if not all of each.
     pub part: Option<PartOf>,
+    /// On how many workers the output shall be, on every one if there are fewer; 0 is as good as 1.
+    pub replicas: u8,
 }
 
 impl Default for TaskOptions {
     fn default() -> TaskOptions {
-        TaskOptions { priority: 0, retries: 0, wanted: true, timeout_ms: 0, requirements: None, part: None }
+        TaskOptions {
+            priority: 0,
+            retries: 0,
+            wanted: true,
+            timeout_ms: 0,
+            requirements: None,
+            part: None,
+            replicas: 0,
+        }
     }
 }
 

@@ -171,6 +171,7 @@ impl Client {
                 .chance(self.plan.demanding)
                 .then(|| Arc::new(plan::some_requirements(self.plan.nodes, rng))),
             part,
+            replicas: if rng.chance(self.plan.precious) { rng.between(1, 4) as u8 } else { 0 },
         };
         let takes = part.map(|part| (part.index, part.from));
         let payload = Payload { salt: rng.bits(), failures, is_small: rng.chance(50), nests, takes };

@@ -55,6 +55,8 @@ pub struct Plan {
     pub nesting: u64,
     /// Of a hundred tasks, how many need something of their worker.
     pub demanding: u64,
+    /// Of a hundred tasks, how many have copies of their outputs kept up.
+    pub precious: u64,
     /// How many fetches at once.
     pub fetches_max: usize,
     /// How many bytes in one fetch.
@@ -113,6 +115,7 @@ impl Plan {
             waiting: *rng.pick(&[0, 5, 50]).unwrap_or(&0),
             nesting: *rng.pick(&[0, 0, 3, 10]).unwrap_or(&0),
             demanding: *rng.pick(&[0, 0, 10, 50]).unwrap_or(&0),
+            precious: *rng.pick(&[0, 0, 10, 60]).unwrap_or(&0),
             fetches_max: rng.between(1, 4) as usize,
             fetch_bytes_max: *rng.pick(&[1, 5_000_000, 50_000_000]).unwrap_or(&5_000_000),
             allowed_failures: if rng.chance(30) { 1 } else { 1_000 },

@@ -56,6 +56,7 @@ impl Scheduler {
         }
         self.check_classes(&sums);
         self.moves.check();
+        self.check_copies();
         for (task, to) in self.moves.iter() {
             assert!(
                 self.jobs.get(task).is_some_and(|record| record.state.is_memory()),
@@ -175,6 +176,7 @@ impl Scheduler {
             State::Memory { nbytes, holders } => {
                 assert!(record.is_needed(), "{task} is kept for nobody");
                 assert!(!holders.is_empty(), "{task} is held by nobody");
+                self.check_copies_of(task, record);
                 for (at, slot) in holders.iter().enumerate() {
                     assert!(!holders[..at].contains(slot), "{task} names a holder twice");
                     let held = sums.held.entry(*slot).or_default();

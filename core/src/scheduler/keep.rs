@@ -169,6 +169,7 @@ impl Scheduler {
                 timeout_ms: record.timeout_ms,
                 requirements: class.map(|class| Arc::clone(&class.requirements)),
                 part: record.part,
+                replicas: record.replicas,
             },
         }
     }

@@ -35,12 +35,13 @@
 //!   without a client.
 //! - `submit`: what clients say; `admit`: how much of it at a time; `workers`: joining, leaving and what workers say.
 //! - `transitions`: what follows when a task's state changes; `place`: which worker gets what; `ahead`: what is sent before its
-//!   inputs; `steal`: what is asked back; `moves`: copies on request, and workers that leave.
+//!   inputs; `steal`: what is asked back; `moves`: copies on request, and workers that leave; `copies`: those that are kept up.
 //! - `invariants`: what must hold between events.
 
 mod admit;
 mod ahead;
 mod classes;
+mod copies;
 mod explain;
 mod invariants;
 mod inventory;
@@ -73,6 +74,7 @@ use crate::wire::{FromClient, FromWorker, KindInfo, ToClient, ToWorker, WorkerIn
 
 use self::admit::Kept;
 use self::classes::Classes;
+use self::copies::Copies;
 use self::inventory::Orphans;
 use self::keep::Keeping;
 use self::kinds::Kinds;
@@ -236,6 +238,7 @@ pub struct Scheduler {
     ahead_roomy: Vec<Slot>,
     /// The copies that are being made, and who is about to leave.
     moves: Moves,
+    copies: Copies,
     /// What clients and the ledger say again.
     recovery: Recovery,
     /// What workers have of tasks that are not known.
@@ -285,6 +288,7 @@ impl Scheduler {
             ahead: Vec::new(),
             ahead_roomy: Vec::new(),
             moves: Moves::default(),
+            copies: Copies::default(),
             recovery: Recovery::default(),
             orphans: Orphans::default(),
             orphans_until: Time::default(),
@@ -323,7 +327,10 @@ impl Scheduler {
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Effects) {
         self.now = self.now.max(now);
         match event {
-            Event::Tick => self.drop_old_orphans(effects),
+            Event::Tick => {
+                self.drop_old_orphans(effects);
+                self.look_at_refused(effects);
+            }
             Event::WorkerJoined { worker, info } => self.on_worker_joined(worker, info, effects),
             Event::WorkerLost { worker } => self.on_worker_lost(worker, effects),
             Event::FromWorker { worker, message } => self.on_worker_message(worker, message, effects),
@@ -341,6 +348,7 @@ impl Scheduler {
         self.take_kept(effects);
         self.send_ahead(effects);
         self.steal(effects);
+        self.keep_up_copies(effects);
         self.let_retired_go(effects);
         #[cfg(debug_assertions)]
         self.check_sometimes();

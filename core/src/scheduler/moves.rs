@@ -1,4 +1,4 @@
-//! Copies that are made on request: replicas, a better balance, and the data of workers that are about to leave.
+//! Copies that are made: replicas, on request or kept up ([`copies`](super::copies)), a better balance, and the data of workers that are about to leave.
 //!
 //! A copy is asked of the worker that shall have it; what it was for is noted until that worker says that it has it, or cannot
 //! have it.
@@ -87,6 +87,12 @@ impl Moves {
         self.by_task.iter().flat_map(|(task, moves)| moves.iter().map(|of| (*task, of.to)))
     }
 
+    /// How many copies of an output are on their way that take no other's place, or that of one for which this holds.
+    pub(super) fn coming(&self, task: TaskId, is_leaving: impl Fn(Slot) -> bool) -> usize {
+        let adds = |of: &&Move| of.from.is_none_or(&is_leaving);
+        self.by_task.get(&task).map_or(0, |moves| moves.iter().filter(adds).count())
+    }
+
     fn incoming_bytes(&self, slot: Slot) -> u64 {
         self.incoming.get(&slot).map_or(0, |incoming| incoming.nbytes)
     }
@@ -140,7 +146,7 @@ impl Scheduler {
     }
 
     /// Asks a worker for a copy of an output. Says whether it was asked.
-    fn start_move(
+    pub(super) fn start_move(
         &mut self,
         task: TaskId,
         to: Slot,
@@ -219,6 +225,10 @@ impl Scheduler {
     fn try_elsewhere(&mut self, task: TaskId, mut of: Move, effects: &mut Effects) {
         of.tried.push(of.to);
         let must_go = of.from.is_some_and(|from| self.moves.retiring.contains_key(&from));
+        match self.pool.get(of.to) {
+            Some(worker) if of.from.is_none() && !worker.is_retiring => self.copy_was_refused(task),
+            _ => self.look_at_copies(task),
+        }
         let next = if must_go && of.tried.len() < TRIES_MAX { self.target(task, &of.tried) } else { None };
         if let Some(next) = next
             && self.start_move(task, next, of.from, of.request, of.tried, effects)
@@ -252,6 +262,7 @@ impl Scheduler {
             for of in self.take_moves(task, |of| of.from == Some(slot)) {
                 self.close_one(of.request, Ok(0), effects);
             }
+            self.look_at_copies(task);
         }
         self.end_moves_to(slot, effects);
     }
@@ -272,7 +283,7 @@ impl Scheduler {
     }
 
     /// The worker with the least data that has no copy, is not about to leave and was not tried.
-    fn target(&self, task: TaskId, tried: &[Slot]) -> Option<Slot> {
+    pub(super) fn target(&self, task: TaskId, tried: &[Slot]) -> Option<Slot> {
         let Some(State::Memory { holders, .. }) = self.jobs.get(task).map(|record| &record.state) else { return None };
         let moves = self.moves.by_task.get(&task);
         let is_coming = |slot: Slot| moves.is_some_and(|moves| moves.iter().any(|of| of.to == slot));
@@ -288,7 +299,7 @@ impl Scheduler {
             .map(|found| found.0)
     }
 
-    /// Makes copies of a client's outputs until there are so many.
+    /// Makes copies of a client's outputs until there are so many, and keeps them up.
     pub(super) fn on_replicate(
         &mut self,
         client: ClientId,
@@ -303,12 +314,12 @@ impl Scheduler {
                 Some(State::Memory { holders, .. }) if self.is_of(client, task.job) => holders.len(),
                 _ => continue,
             };
-            let coming =
-                self.moves.by_task.get(&task).map_or(0, |moves| moves.iter().filter(|of| of.from.is_none()).count());
-            for _ in holders + coming..copies as usize {
+            self.raise_copies(task, copies);
+            for _ in holders + self.moves.coming(task, |_| false)..copies as usize {
                 let Some(to) = self.target(task, &[]) else { break };
                 self.start_move(task, to, None, Some(request), SmallVec::new(), effects);
             }
+            self.look_at_copies(task);
         }
         self.close_one(Some(request), Ok(0), effects);
     }
@@ -400,6 +411,7 @@ impl Scheduler {
             // Nothing more comes to it, so that others do not leave their data to it.
             self.pool.set_retiring(slot, true);
             self.end_moves_to(slot, effects);
+            self.has_what(worker).into_iter().for_each(|task| self.look_at_copies(task));
             effects.tell_worker(worker, ToWorker::Leave);
         }
     }
@@ -422,6 +434,7 @@ impl Scheduler {
         self.ask_back_all(slot, effects);
         let held = self.pool.get(slot).map(|worker| worker.id).map_or_else(Vec::new, |worker| self.has_what(worker));
         for task in held {
+            self.look_at_copies(task);
             self.move_away(task, slot, request, effects);
         }
     }
@@ -465,6 +478,7 @@ impl Scheduler {
     fn stop_retiring(&mut self, slot: Slot, why: &str, effects: &mut Effects) {
         let Some(requests) = self.moves.retiring.remove(&slot) else { return };
         self.pool.set_retiring(slot, false);
+        self.copies.look_at_starved();
         self.roomy.push(slot);
         let name = self.pool.get(slot).map_or_else(String::new, |worker| worker.info.name.clone());
         for request in requests {

@@ -139,6 +139,8 @@ pub(super) struct Record {
     pub(super) leads: bool,
     /// Under how many names the output is kept without a client.
     pub(super) keeps: u8,
+    /// On how many workers the output shall be.
+    pub(super) replicas: u8,
 }
 
 impl Record {
@@ -164,6 +166,7 @@ impl Record {
             announced: false,
             leads: false,
             keeps: 0,
+            replicas: options.replicas,
         }
     }
 

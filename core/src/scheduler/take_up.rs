@@ -249,6 +249,7 @@ impl Scheduler {
             self.pool.hold(*slot, task, nbytes);
         }
         self.jobs.set_state(task, State::Memory { nbytes, holders: holders.iter().copied().collect() });
+        self.look_at_copies(task);
         self.announce(task, effects);
         for slot in holders {
             self.move_away_if_retiring(*slot, task, effects);

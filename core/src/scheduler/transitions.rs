@@ -36,6 +36,7 @@ impl Scheduler {
                     self.free(slot, task, nbytes, effects);
                 }
                 self.end_moves(task, effects);
+                self.forget_copies(task);
             }
             Some(State::Released | State::Waiting { .. } | State::Erred { .. }) | None => {}
         }
@@ -131,6 +132,7 @@ impl Scheduler {
         // Taken out for the loops and put back: nothing in them looks at this record's edges.
         let inputs = std::mem::take(&mut record.inputs);
         let dependents = std::mem::take(&mut record.dependents);
+        let has_copies = record.replicas > 1;
         for input in &inputs {
             let Some(input_record) = job.get_mut(*input) else { continue };
             input_record.waiters -= 1;
@@ -163,6 +165,9 @@ impl Scheduler {
         if let Some(record) = job.get_mut(task.index) {
             record.inputs = inputs;
             record.dependents = dependents;
+        }
+        if has_copies {
+            self.look_at_copies(task);
         }
     }
 
@@ -339,11 +344,16 @@ impl Scheduler {
 
     /// Takes a worker out of an output's holders, without telling it. Says whether it was the last one.
     pub(super) fn drop_holder(&mut self, task: TaskId, slot: Slot) -> Option<bool> {
-        let State::Memory { nbytes, holders } = &mut self.jobs.get_mut(task)?.state else { return None };
+        let record = self.jobs.get_mut(task)?;
+        let has_copies = record.replicas > 1;
+        let State::Memory { nbytes, holders } = &mut record.state else { return None };
         let position = holders.iter().position(|holder| *holder == slot)?;
         holders.remove(position);
         let (nbytes, was_last) = (*nbytes, holders.is_empty());
         self.unhold(slot, nbytes);
+        if has_copies {
+            self.look_at_copies(task);
+        }
         Some(was_last)
     }
 }

@@ -31,6 +31,7 @@ impl Scheduler {
         }
         let slot = self.pool.insert(worker, info.clone(), self.now);
         self.classes.add_worker(slot, &info);
+        self.copies.look_at_starved();
         self.roomy.push(slot);
         let jobs = &self.jobs;
         for task in self.parked.drain(|task| is_parked(jobs, task)) {
@@ -166,6 +167,8 @@ impl Scheduler {
             self.roomy.push(slot);
             if status.paused {
                 self.ask_back_all(slot, effects);
+            } else {
+                self.copies.look_at_starved();
             }
         }
     }
@@ -350,6 +353,8 @@ impl Scheduler {
                 self.pool.hold(slot, task, nbytes);
             }
             self.on_moved(slot, task, effects);
+            // It may have come to one that is about to leave.
+            self.look_at_copies(task);
             self.move_away_if_retiring(slot, task, effects);
         } else {
             self.free_unexpected(slot, task, effects);

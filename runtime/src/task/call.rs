@@ -120,6 +120,24 @@ impl<R> Call<R> {
         self
     }
 
+    /// The output is kept on so many workers, so that it survives the loss of all but one of them without being computed
+    /// again. If there are fewer workers it is on all of them, and on more as soon as they come. 0 is refused when the call
+    /// is submitted.
+    ///
+    /// ```
+    /// # use starling_runtime::task::Call;
+    /// # fn precious(call: Call<u64>) -> Call<u64> {
+    /// call.replicas(2)
+    /// # }
+    /// ```
+    pub fn replicas(mut self, replicas: u8) -> Call<R> {
+        if replicas == 0 {
+            self.refuse("an output on 0 workers is nowhere: give 1, or leave it out, for a single copy".to_owned());
+        }
+        self.options.replicas = replicas;
+        self
+    }
+
     /// What the task takes of an abstract resource while it runs: it runs only on workers that were started with
     /// `--resources` of that name, and no more such tasks at once than these have. Amounts have at most three decimals.
     ///
@@ -298,6 +316,7 @@ mod tests {
             .workers(vec!["b".to_owned()])
             .allow_other_workers()
             .retries(3)
+            .replicas(2)
             .into_parts()
             .unwrap();
         let requirements = Requirements {
@@ -312,6 +331,7 @@ mod tests {
             timeout_ms: 2,
             requirements: Some(Arc::new(requirements)),
             part: None,
+            replicas: 2,
         };
         assert_eq!((parts.options, parts.has_priority), (expected, false));
     }
@@ -335,6 +355,7 @@ mod tests {
         assert!(problem_of(call().timeout(Duration::ZERO)).contains("timeout of 0"));
         assert!(problem_of(call().timeout(longest + Duration::from_nanos(1))).contains("too long"));
         assert!(problem_of(call().timeout(Duration::MAX)).contains("too long"));
+        assert!(problem_of(call().replicas(0)).contains("on 0 workers is nowhere"));
         for amount in [0.0, -1.0, 0.0004, 1.0005, 1_000_000.000_5, f64::NAN, f64::INFINITY, 1e300] {
             assert!(problem_of(call().resource("gpu", amount)).contains("is no amount of gpu"), "{amount}");
         }

@@ -76,6 +76,7 @@ fn specs() -> impl Strategy<Value = Vec<TaskSpec>> {
             }
             let mut spec = spec(index, &inputs);
             (spec.options.wanted, spec.options.requirements) = (wanted, requirements);
+            spec.options.replicas = (index % 4) as u8;
             spec
         };
         tasks.into_iter().map(task).collect()
@@ -227,6 +228,7 @@ proptest! {
         let kept = |index, inputs: &[u32], wanted| {
             let mut spec = spec(index, inputs);
             (spec.options.wanted, spec.options.retries) = (wanted, 1);
+            spec.options.replicas = (index % 3) as u8;
             spec
         };
         env.submit(vec![

@@ -3,6 +3,7 @@
 mod admitting;
 mod ahead;
 mod asking;
+mod copies;
 mod env;
 mod faults;
 mod fuzz;
