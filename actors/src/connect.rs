@@ -166,7 +166,7 @@ async fn open(
     let mut tasks = vec![tokio::spawn(line.keep(connected))];
     let nodes = match hold {
         MeshHold::Own { events, nodes } => {
-            tasks.push(tokio::spawn(listen(events, leaders.clone())));
+            tasks.push(tokio::spawn(listen(mesh.clone(), events, leaders.clone())));
             nodes
         }
         MeshHold::Nodes => Vec::new(),
@@ -322,12 +322,12 @@ async fn job_opened(messages: &mut MessageReceiver<ToClient>, peer: NodeId) -> O
 }
 
 /// A client serves nobody: links to it are closed, and the scheduler tells it of workers. It hears who leads.
-async fn listen(mut events: mpsc::Receiver<MeshEvent>, leaders: Leaders) {
+async fn listen(mesh: Mesh, mut events: mpsc::Receiver<MeshEvent>, leaders: Leaders) {
     while let Some(event) = events.recv().await {
         match event {
             MeshEvent::Link { link, hello } => {
                 if let Ok(Hello::Leads { term }) = postcard::from_bytes(&hello) {
-                    leaders.hear(term, link.peer);
+                    leaders.hear_from(&mesh, term, link.peer);
                 }
             }
             MeshEvent::MemberUp(member) => leaders.is_up(&member),

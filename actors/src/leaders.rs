@@ -60,6 +60,15 @@ impl Leaders {
         });
     }
 
+    /// A member says that it leads. Only one that may lead is believed.
+    pub(crate) fn hear_from(&self, mesh: &Mesh, term: Term, node: NodeId) {
+        if member_may_lead(mesh, node) {
+            self.hear(term, node);
+        } else {
+            tracing::warn!(%node, "a node that cannot lead says that it does");
+        }
+    }
+
     /// The latest that is known.
     pub(crate) fn known(&self) -> Option<(Term, NodeId)> {
         *self.known.borrow()
@@ -134,6 +143,11 @@ impl Leaders {
                 .map(|member| member.node)
         })
     }
+}
+
+/// Whether the mesh knows the node as one that may hold the scheduler.
+pub(crate) fn member_may_lead(mesh: &Mesh, node: NodeId) -> bool {
+    mesh.members().iter().any(|member| member.node == node && may_lead(member))
 }
 
 fn may_lead(member: &Member) -> bool {

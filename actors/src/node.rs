@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use crate::connect::Nested;
 use crate::data_dir::{self, DataError};
 use crate::host::ActorHost;
-use crate::leaders::Leaders;
+use crate::leaders::{self, Leaders};
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
 use crate::office::{Candidacy, Office};
 use crate::quorum_link;
@@ -676,13 +676,16 @@ impl Desk {
         let in_office = self.seat.filter(|seat| seat.term.borrow().is_some()).map(|seat| seat.inbox);
         let refusal = match (postcard::from_bytes::<Hello>(&hello), in_office) {
             (Ok(Hello::Registry), _) => return registry_actor::serve(link, self.registry).await,
-            (Ok(Hello::Leads { term }), _) => return self.leaders.hear(term, link.peer),
+            (Ok(Hello::Leads { term }), _) => return self.leaders.hear_from(&self.mesh, term, link.peer),
             (Ok(Hello::Status), _) => {
                 let status = NodeStatus::gather(&self.mesh, &self.name, &self.leaders, self.candidacy.as_ref());
                 return status::answer(link, &status).await;
             }
-            (Ok(Hello::Quorum), _) if let Some(candidacy) = self.candidacy => {
-                return quorum_link::serve(link, candidacy.quorum).await;
+            (Ok(Hello::Quorum), _)
+                if let Some(candidacy) = &self.candidacy
+                    && leaders::member_may_lead(&self.mesh, link.peer) =>
+            {
+                return quorum_link::serve(link, candidacy.quorum.clone()).await;
             }
             (Ok(Hello::Worker { info, kinds }), Some(scheduler)) => {
                 if info.node != link.peer {

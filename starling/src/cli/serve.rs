@@ -43,7 +43,8 @@ pub(super) struct NodeOptions {
     #[command(flatten)]
     connection: ConnectionOptions,
 
-    /// Where to listen. The scheduler listens on /ip4/0.0.0.0/tcp/8786; a worker on a port that the system chooses.
+    /// Where to listen. A scheduler, and a first node, listens on /ip4/0.0.0.0/tcp/8786; others on a port that the system
+    /// chooses.
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
 
@@ -119,7 +120,8 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
         match (options.no_listen || (file.no_listen && options.listen.is_empty()), listen_texts.is_empty(), role) {
             (true, _, _) => Vec::new(),
             (false, false, _) => parse_addrs(listen_texts)?,
-            (false, true, NodeRole::Scheduler | NodeRole::Auto) if join.is_empty() => parse_addrs(&[DEFAULT_LISTEN])?,
+            (false, true, NodeRole::Scheduler) => parse_addrs(&[DEFAULT_LISTEN])?,
+            (false, true, NodeRole::Auto) if join.is_empty() => parse_addrs(&[DEFAULT_LISTEN])?,
             (false, true, _) => parse_addrs(&["/ip4/0.0.0.0/tcp/0"])?,
         };
     let defaults = NodeConfig::new(role);
