@@ -22,6 +22,6 @@ mod worker_loop;
 
 pub use cluster::{Cluster, ClusterError, ConnectOptions, LocalOptions, WeakCluster};
 pub use connect::CurrentNode;
-pub use data_dir::DataError;
+pub use data_dir::{DataDir, DataError};
 pub use node::{Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped};
 pub use status::{MemberStatus, NodeStatus, QuorumStatus};

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::connect::Nested;
-use crate::data_dir::{self, DataError};
+use crate::data_dir::{self, Claimed, DataDir, DataError};
 use crate::host::ActorHost;
 use crate::leaders::{self, Leaders};
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
@@ -112,7 +112,7 @@ pub struct NodeConfig {
     pub record: Option<RecordConfig>,
     /// Where a node that may hold the scheduler keeps its identity and the quorum's log; `None` to keep them in memory, so that
     /// the node is another one whenever it is started.
-    pub data_dir: Option<PathBuf>,
+    pub data_dir: Option<DataDir>,
     /// How many nodes vote on who holds the scheduler, at most: 1, 3 or 5.
     pub voters: usize,
 }
@@ -215,6 +215,8 @@ pub struct Node {
     locations: LocationView,
     /// Keeps the actors' system alive.
     _host: ActorHost,
+    /// Its data directory, which no other node uses while this one is there.
+    _claimed: Option<Claimed>,
     /// Its part in the quorum, if it may hold the scheduler.
     candidacy: Option<Candidacy>,
     leaders: Leaders,
@@ -241,10 +243,9 @@ impl Node {
             return Err(NodeError::NoJoin);
         }
         let store = if config.role.runs_tasks() { Store::start(&config.memory)? } else { Store::unlimited() };
-        let keypair =
-            config.data_dir.as_deref().filter(|_| config.role.may_lead()).map(data_dir::identity).transpose()?;
+        let claimed = config.data_dir.as_ref().filter(|_| config.role.may_lead()).map(data_dir::claim).transpose()?;
         let mesh_config = MeshConfig {
-            keypair,
+            keypair: claimed.as_ref().map(|claimed| claimed.keypair.clone()),
             listen: config.listen.clone(),
             secret: config.secret.clone(),
             member: member_info(&config),
@@ -252,7 +253,7 @@ impl Node {
         };
         let served = ServedStore::new(store.clone());
         let (mesh, events) = Mesh::start(mesh_config, served.clone()).await?;
-        let started = Node::start_on(config, mesh.clone(), events, store, &served).await;
+        let started = Node::start_on(config, mesh.clone(), events, store, &served, claimed).await;
         if started.is_err() {
             mesh.shutdown().await;
         }
@@ -265,6 +266,7 @@ impl Node {
         events: mpsc::Receiver<MeshEvent>,
         store: Arc<Store>,
         served: &ServedStore,
+        claimed: Option<Claimed>,
     ) -> Result<Node, NodeError> {
         let host = ActorHost::start()?;
         let locations = LocationView::default();
@@ -287,7 +289,7 @@ impl Node {
         let candidacy = if config.role.may_lead() {
             let (info, addrs) = (member_info(&config), mesh.listen_addrs());
             let own = Member { node: mesh.node(), info, addrs, incarnation: 0 };
-            let data = config.data_dir.as_deref();
+            let data = claimed.as_ref().map(|claimed| claimed.path.as_path());
             Some(Candidacy::start(&mesh, data, config.voters, &own).await?)
         } else {
             None
@@ -368,6 +370,7 @@ impl Node {
             store,
             locations,
             _host: host,
+            _claimed: claimed,
             candidacy,
             leaders,
             stopped,

@@ -208,7 +208,7 @@ impl NodeProcesses {
     /// Starts the scheduler and the workers.
     pub(crate) fn start(plan: &Plan) -> anyhow::Result<NodeProcesses> {
         let (directory, secret) = directory_with_secret()?;
-        let scheduler = node(&directory, "scheduler", &["--role", "scheduler"])?;
+        let scheduler = node(&directory, "scheduler", &["--role", "scheduler", "--no-data-dir"])?;
         let address = scheduler.found(START_TIMEOUT)?;
         let (workers, threads) = (Vec::new(), plan.threads);
         let mut nodes = NodeProcesses { workers, scheduler, address, secret, threads, started: 0, directory };

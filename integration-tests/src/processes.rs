@@ -125,6 +125,9 @@ impl Processes {
         let mut command = Command::new(binary);
         command.args(["--role", "scheduler", "--listen", "/ip4/127.0.0.1/tcp/0", "--secret-file"]).arg(&secret_file);
         command.args(scheduler_args);
+        if !scheduler_args.contains(&OsStr::new("--data-dir")) {
+            command.arg("--no-data-dir");
+        }
         let scheduler = Process::start(&mut command)?;
         let addr = scheduler.wait_for_line(|line| line.strip_prefix("listening on ").map(str::to_owned))?;
         let mut processes = Processes { binary: binary.into(), folder, scheduler, addr, workers: Vec::new() };
@@ -149,7 +152,16 @@ impl Processes {
     pub fn start_worker(&mut self, args: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["--join", &self.addr, "--listen", "/ip4/127.0.0.1/tcp/0", "--threads", "1", "--secret-file"])
+            .args([
+                "--join",
+                &self.addr,
+                "--listen",
+                "/ip4/127.0.0.1/tcp/0",
+                "--threads",
+                "1",
+                "--no-data-dir",
+                "--secret-file",
+            ])
             .arg(self.secret_file())
             .args(args);
         let worker = Process::start(&mut command)?;

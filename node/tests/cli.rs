@@ -236,12 +236,16 @@ fn a_wrong_configuration_file_is_one_line_that_does_not_show_the_secret() {
 }
 
 #[test]
-fn a_second_scheduler_is_refused_by_name() {
+fn a_second_scheduler_stands_by_and_one_directory_has_one_node() {
     let home = tempfile::tempdir().unwrap();
     let scheduler = Running::start(node(home.path(), &["--role", "scheduler", "--listen", LOOPBACK]));
     let addr = scheduler.line_with("listening on ").replace("listening on ", "");
-    let error = error_of(run(home.path(), &["--role", "scheduler", "--listen", LOOPBACK, "--join", &addr]), 1);
-    assert!(error.contains("has a scheduler already"), "{error}");
+    let second = Running::start(node(home.path(), &["--role", "scheduler", "--listen", LOOPBACK, "--join", &addr]));
+    second.line_with("is ready");
+    let data = home.path().join(".local/state/starling/joined/1");
+    let args = ["--role", "scheduler", "--listen", LOOPBACK, "--join", &addr, "--data-dir", data.to_str().unwrap()];
+    let error = error_of(run(home.path(), &args), 1);
+    assert!(error.contains("is in use by another node") && error.contains("--data-dir"), "{error}");
 }
 
 #[test]

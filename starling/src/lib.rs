@@ -47,7 +47,7 @@
 pub mod cli;
 
 pub use starling_actors::{
-    Cluster, ClusterError, ConnectOptions, DataError, LocalOptions, MemberStatus, Node, NodeConfig, NodeError,
+    Cluster, ClusterError, ConnectOptions, DataDir, DataError, LocalOptions, MemberStatus, Node, NodeConfig, NodeError,
     NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
 };
 

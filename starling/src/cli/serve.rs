@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use starling_actors::{Node, NodeConfig, NodeRole, RecordConfig, Stopped};
+use starling_actors::{DataDir, Node, NodeConfig, NodeRole, RecordConfig, Stopped};
 use starling_core::spec::Resources;
 use starling_runtime::mesh::{Multiaddr, Protocol};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,7 +28,7 @@ pub(super) struct NodeOptions {
     role: Option<Role>,
 
     /// Where a node that may schedule keeps its identity and its part of the log. The default is a place of the user's own, by
-    /// the port that it listens on.
+    /// the port that it listens on if one is given.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
 
@@ -141,7 +141,7 @@ fn node_config(options: &NodeOptions, file: &ConfigFile) -> Result<NodeConfig, C
         None
     } else {
         let own = options.data_dir.clone().or_else(|| file.data_dir.clone());
-        own.or_else(|| default_data_dir(&listen))
+        own.map(DataDir::At).or_else(|| default_data_dir(&listen))
     };
     let voters = options.voters.or(file.voters).unwrap_or(defaults.voters);
     let secret = secret(&options.connection, file, is_first)?;
@@ -182,17 +182,21 @@ fn parse_voters(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A folder of the user's own for state, by the port. A node whose port the system chooses is another one each time.
-fn default_data_dir(listen: &[Multiaddr]) -> Option<PathBuf> {
+/// A folder of the user's own for state, by the port; of nodes whose ports the system chooses, each takes one that is free.
+fn default_data_dir(listen: &[Multiaddr]) -> Option<DataDir> {
     let port = listen.iter().flat_map(|addr| addr.iter()).find_map(|part| match part {
         Protocol::Tcp(port) if port > 0 => Some(port),
         _ => None,
-    })?;
+    });
     let folder = std::env::var_os("XDG_STATE_HOME")
         .filter(|folder| !folder.is_empty())
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
-    Some(folder.join("starling").join(format!("node-{port}")))
+    let folder = folder.join("starling");
+    Some(match port {
+        Some(port) => DataDir::At(folder.join(format!("node-{port}"))),
+        None => DataDir::FirstFree(folder.join("joined")),
+    })
 }
 
 /// The record to keep, if one is asked for. A limit alone asks for none.
@@ -254,8 +258,10 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
             tell(format_args!("worker {} is ready; it opens no port", node.id()));
         }
     }
-    if role.may_lead() {
-        for sentence in StatusView::of(&node.status()).cannot_survive {
+    let status = node.status();
+    // One that has just joined may not have been told who votes.
+    if status.quorum.as_ref().is_some_and(|quorum| !quorum.voters.is_empty()) {
+        for sentence in StatusView::of(&status).cannot_survive {
             tell(format_args!("{sentence}"));
         }
     }
@@ -360,10 +366,10 @@ mod tests {
         let scheduler = config(&["--role", "scheduler"]);
         assert_eq!(scheduler.role, NodeRole::Scheduler);
         assert_eq!(scheduler.listen, [parse_addr("/ip4/0.0.0.0/tcp/8786").unwrap()]);
-        assert!(scheduler.data_dir.is_some_and(|path| path.ends_with("starling/node-8786")));
+        assert!(matches!(scheduler.data_dir, Some(DataDir::At(path)) if path.ends_with("starling/node-8786")));
         let worker = config(&["--join", "10.12.0.10:8786"]);
         assert_eq!(worker.role, NodeRole::Joining);
-        assert_eq!(worker.data_dir, None);
+        assert!(matches!(worker.data_dir, Some(DataDir::FirstFree(path)) if path.ends_with("starling/joined")));
         assert_eq!(worker.join, [parse_addr("/ip4/10.12.0.10/tcp/8786").unwrap()]);
     }
 
