@@ -35,6 +35,14 @@ pub enum QuorumError {
         /// What is wrong with it.
         what: String,
     },
+    /// The files are another node's. Nothing was changed.
+    #[error("{place} is of the node {node}, not of this one: start this one with another --data-dir")]
+    OtherNode {
+        /// The file.
+        place: String,
+        /// Whose it is.
+        node: NodeId,
+    },
     /// The log is in use, so no new cluster can be founded on it.
     #[error("this node already has a log: it goes on with its cluster, and founds no other")]
     NotNew,

@@ -38,6 +38,8 @@ pub(crate) type Saved = (SnapshotMeta, Vec<u8>);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Promise {
     format: u32,
+    /// Who has promised it.
+    node: NodeId,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) vote: Option<Vote>,
     /// The index of the last entry that was acknowledged; `None` before the first.
@@ -88,7 +90,7 @@ struct Held {
 impl Store {
     /// Reads what is there, with the snapshot.
     pub(crate) fn open(node: NodeId, mut disk: Box<dyn Disk>) -> Result<(Store, Option<Saved>), QuorumError> {
-        let promise = read_promise(&mut *disk)?;
+        let promise = read_promise(node, &mut *disk)?;
         let snapshot = read_snapshot(&mut *disk)?;
         let held = read_log(&mut *disk, &promise)?;
         let covered = snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id);
@@ -318,19 +320,22 @@ fn read_whole<T: for<'a> Deserialize<'a>>(disk: &mut dyn Disk, name: &str) -> Re
     value.map(Some).ok_or_else(|| damaged(disk, name, "its checksum or its content is wrong"))
 }
 
-fn read_promise(disk: &mut dyn Disk) -> Result<Promise, QuorumError> {
+fn read_promise(node: NodeId, disk: &mut dyn Disk) -> Result<Promise, QuorumError> {
     if let Some(promise) = read_whole::<Promise>(disk, VOTE)? {
-        let is_ours = promise.format == FORMAT;
-        return is_ours
-            .then_some(promise)
-            .ok_or_else(|| damaged(disk, VOTE, "it is of another version of the program"));
+        if promise.format != FORMAT {
+            return Err(damaged(disk, VOTE, "it is of another version of the program"));
+        }
+        if promise.node != node {
+            return Err(QuorumError::OtherNode { place: disk.place(VOTE), node: promise.node });
+        }
+        return Ok(promise);
     }
     for name in [LOG, SNAPSHOT] {
         if read(disk, name)?.is_some() {
             return Err(damaged(disk, VOTE, format!("it is missing, and {name} is there")));
         }
     }
-    let promise = Promise { format: FORMAT, ..Promise::default() };
+    let promise = Promise { format: FORMAT, node, ..Promise::default() };
     let written = encode(&promise).and_then(|record| disk.replace(VOTE, &record));
     written.map_err(|source| QuorumError::Io { place: disk.place(VOTE), source })?;
     Ok(promise)

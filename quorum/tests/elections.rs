@@ -4,10 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Net, config, id, jobs, rank};
+use common::{Net, config, id, jobs, rank, until};
 use starling_core::ids::{JobId, Term};
 use starling_quorum::{Memory, Pace, ProposeError, QuorumConfig, QuorumError, Rank};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn a_founder_leads_alone_and_starts_again_with_its_ledger_in_a_later_term() {
@@ -196,6 +196,22 @@ async fn a_pinned_voter_gets_the_lead_and_keeps_it() {
     assert!(lost.elapsed() < Pace::default().lease * 2, "it took {:?}", lost.elapsed());
     sleep(Duration::from_secs(60)).await;
     assert_eq!(net.node(2).still_leads(), Some(view.term));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_process_was_stopped_for_a_lease_does_not_lead_when_it_goes_on() {
+    let net = Net::default();
+    net.cluster(3).await;
+    let leader = net.node(1);
+    assert!(leader.still_leads().is_some());
+    advance(Pace::default().lease).await;
+    // The view has had no time to say so.
+    assert_eq!(leader.still_leads(), None);
+    assert_eq!(leader.propose(jobs(1)).await, Err(ProposeError::NoQuorum));
+    // Nobody else was elected meanwhile, since all of them were stopped; so it leads on.
+    until(&leader, |view| !view.is_leader).await;
+    until(&leader, |view| view.is_leader && view.term == Term(1)).await;
+    leader.propose(jobs(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

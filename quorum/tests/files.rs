@@ -130,6 +130,14 @@ async fn a_vote_that_is_damaged_or_missing_does_not_start() {
     assert_damaged(start(&Net::default(), folder.path()).await, "vote");
 }
 
+#[tokio::test(start_paused = true)]
+async fn files_of_another_node_are_left_alone() {
+    let (net, disk) = (Net::default(), Memory::new());
+    net.start(1, Box::new(disk.clone())).await.unwrap().shutdown().await;
+    let started = net.start(2, Box::new(disk)).await;
+    assert!(matches!(started.err(), Some(QuorumError::OtherNode { node, .. }) if node == id(1)));
+}
+
 /// An entry of about this many bytes.
 fn large(name: &str, bytes: usize) -> Entry {
     Entry::Keep(Arc::new(Kept {
