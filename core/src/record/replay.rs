@@ -332,7 +332,9 @@ impl Replay {
             Event::Recovered => "the recovery is over".to_owned(),
             Event::Logged(_) => "the ledger has taken an entry".to_owned(),
             Event::NotLogged { problem, .. } => format!("the ledger has not taken an entry: {problem}"),
-            Event::WorkerJoined { worker, info } if info.name.is_empty() => format!("worker {} joined", worker.number()),
+            Event::WorkerJoined { worker, info } if info.name.is_empty() => {
+                format!("worker {} joined", worker.number())
+            }
             Event::WorkerJoined { worker, info } => format!("{} (worker {}) joined", info.name, worker.number()),
             Event::WorkerLost { worker } => format!("{} was lost", self.worker_name(*worker)),
             Event::FromWorker { worker, message } => {
