@@ -6,8 +6,13 @@
 //!
 //! A link that is lost is opened anew, to whoever holds the scheduler then ([`connect`](crate::connect)): the job goes on
 //! (`resuming`), with what may still be needed of it said again (`open_graph`).
+//!
+//! What outlives the client is submitted as a job of its own (`detaching`), or kept of this one's (`keeping`).
 
 mod asking;
+mod detaching;
+mod fetching;
+mod keeping;
 mod open_graph;
 mod resuming;
 mod sending;
@@ -17,11 +22,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
-use starling_core::failure::{FailureCause, TaskFailure};
 use starling_core::fixed::FixedMap;
 use starling_core::ids::{JobId, KindId, NodeId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
@@ -35,6 +38,11 @@ use tokio::task::JoinHandle;
 
 use crate::node::Node;
 
+pub(crate) use self::keeping::KeptResults;
+
+use self::detaching::Detaching;
+use self::fetching::Held;
+use self::keeping::Watched;
 use self::open_graph::OpenGraph;
 use self::sending::Queued;
 
@@ -101,6 +109,12 @@ struct State {
     accept_waiters: Vec<(u32, oneshot::Sender<()>)>,
     /// Who waits for the answer to which question.
     answers: BTreeMap<u64, Question>,
+    /// The detached jobs of which it is not known yet that they are kept.
+    detaching: Vec<Detaching>,
+    /// The pieces on their way of a detached job of which one was not taken.
+    given_up: BTreeSet<u64>,
+    /// The kept tasks whose outcome is wanted here, of whatever job.
+    watched: FixedMap<TaskId, Watched>,
     workers: BTreeMap<WorkerId, WorkerInfo>,
     next_scatter: usize,
     /// Set when the link is lost for good.
@@ -113,7 +127,7 @@ struct Question {
     answer: oneshot::Sender<ToClient>,
 }
 
-/// A submitted task.
+/// A task whose outcome is wanted.
 #[derive(Default)]
 struct Entry {
     /// The error apart, because it is large and there may be millions of entries.
@@ -155,7 +169,6 @@ impl Client {
         &self.mesh
     }
 
-    #[cfg(test)]
     pub(crate) fn job(&self) -> JobId {
         self.job
     }
@@ -342,20 +355,38 @@ impl Client {
         let mut state = self.lock();
         for message in messages {
             match message {
-                ToClient::Finished { task, result, .. } if task.job == self.job => state.settle(task.index, Ok(result)),
-                ToClient::Failed { task, failure } if task.job == self.job => {
-                    state.settle(task.index, Err(ClientError::Failed(failure)));
+                ToClient::Finished { task, result, .. } => {
+                    state.settle_watched(task, &Ok(result.clone()));
+                    if task.job == self.job {
+                        state.settle(task.index, Ok(result));
+                    }
                 }
-                ToClient::Recomputing { task } if task.job == self.job => {
-                    if let Some(entry) = state.tasks.get_mut(&task.index) {
+                ToClient::Failed { task, failure } => {
+                    let is_of_watching = state.has_asked_in_vain(&failure);
+                    let outcome = Err(ClientError::Failed(failure));
+                    state.settle_watched(task, &outcome);
+                    if task.job == self.job && !is_of_watching {
+                        state.settle(task.index, outcome);
+                    }
+                }
+                ToClient::Recomputing { task } => {
+                    state.watched.get_mut(&task).into_iter().for_each(|watched| watched.entry.outcome = None);
+                    if let Some(entry) = state.tasks.get_mut(&task.index).filter(|_| task.job == self.job) {
                         entry.outcome = None;
                     }
                 }
-                ToClient::Accepted { token } => state.accept(token),
-                ToClient::Rejected { token, error } => {
-                    rejected = Some(format!("it did not take a submission: {error}"));
-                    state.reject(token, &ClientError::Rejected(error));
+                ToClient::JobOpened { token, job, .. } => state.detached_is_open(token, job),
+                ToClient::Accepted { token } => {
+                    state.detached_is_accepted(token);
+                    state.accept(token);
                 }
+                ToClient::Rejected { token, error } => {
+                    if let Some(error) = state.detached_is_rejected(token, error) {
+                        rejected = Some(format!("it did not take a submission: {error}"));
+                        state.reject(token, &ClientError::Rejected(error));
+                    }
+                }
+                ToClient::Done { token, ref problem, .. } if state.detached_is_kept(token, problem) => {}
                 ToClient::WhoHas { token, .. }
                 | ToClient::Explained { token, .. }
                 | ToClient::Jobs { token, .. }
@@ -374,10 +405,6 @@ impl Client {
                     state.workers.remove(&worker);
                     self.workers_changed.notify_waiters();
                 }
-                ToClient::JobOpened { .. }
-                | ToClient::Finished { .. }
-                | ToClient::Failed { .. }
-                | ToClient::Recomputing { .. } => tracing::debug!("a message about another job is ignored"),
             }
         }
         // It may have waited for this.
@@ -401,77 +428,17 @@ impl Client {
         state.answers.clear();
         state.open_graph = OpenGraph::default();
         state.accept_waiters.clear();
+        let error = ClientError::SchedulerLost(reason.to_owned());
+        state.lose_detaching(&error);
+        state.lose_watched(&error);
         let open: Vec<u32> =
             state.tasks.iter().filter(|(_, entry)| entry.outcome.is_none()).map(|(&index, _)| index).collect();
         for index in open {
-            state.settle(index, Err(ClientError::SchedulerLost(reason.to_owned())));
+            state.settle(index, Err(error.clone()));
         }
         drop(state);
         self.workers_changed.notify_waiters();
         self.queued.notify_one();
-    }
-
-    /// Waits until the task is settled.
-    async fn settled(&self, task: TaskId) -> Result<ResultAt, ClientError> {
-        loop {
-            let waiting = {
-                let mut state = self.lock();
-                let lost = state.check_not_lost();
-                let entry = state.tasks.entry(task.index).or_default();
-                if let Some(outcome) = &entry.outcome {
-                    return outcome.clone().map_err(|error| *error);
-                }
-                lost?;
-                let (told, waiting) = oneshot::channel();
-                entry.waiters.push(told);
-                waiting
-            };
-            // An error says that the waiters were dropped, and then there is an outcome.
-            let _ = waiting.await;
-        }
-    }
-
-    async fn fetch(&self, task: TaskId) -> Result<Value, ClientError> {
-        /// A result that moves from worker to worker this often is not going to be had.
-        const TRIES: usize = 20;
-        for _ in 0..TRIES {
-            let holders = match self.settled(task).await? {
-                ResultAt::Inline(bytes) => return decode_inline(task, &bytes),
-                ResultAt::Workers(holders) => holders,
-            };
-            if let Some(encoded) = self.fetch_from(task, &holders).await {
-                return Ok(Value::Encoded(encoded));
-            }
-            {
-                let mut state = self.lock();
-                state.check_not_lost()?;
-                let Some(entry) = state.tasks.get_mut(&task.index) else { continue };
-                // Unless the scheduler has said something newer meanwhile, what was tried is out of date: it is asked
-                // for what is true instead.
-                if !matches!(&entry.outcome, Some(Ok(ResultAt::Workers(now))) if *now == holders) {
-                    continue;
-                }
-                entry.outcome = None;
-                state.queue.push_back(Queued::Message(FromClient::Unreachable { task, holders: holders.to_vec() }));
-            }
-            self.queued.notify_one();
-        }
-        Err(ClientError::Unreachable(task))
-    }
-
-    async fn fetch_from(&self, task: TaskId, holders: &SmallVec<[WorkerId; 2]>) -> Option<Encoded> {
-        let workers = self.workers();
-        for info in holders.iter().filter_map(|holder| workers.get(holder)) {
-            let mut found = None;
-            let fetched = self.mesh.fetch(info.node, &[task], &mut |_, block| found = block).await;
-            if let Err(error) = fetched {
-                tracing::warn!(%task, node = %info.node, %error, "a result could not be fetched");
-            }
-            if found.is_some() {
-                return found;
-            }
-        }
-        None
     }
 }
 
@@ -495,11 +462,14 @@ async fn put_on_one(
     Err(ClientError::NotPlaced(why))
 }
 
-fn decode_inline(task: TaskId, bytes: &Bytes) -> Result<Value, ClientError> {
-    postcard::from_bytes::<Encoded>(bytes).map(Value::Encoded).map_err(|error| {
-        let cause = FailureCause::Codec { message: format!("the result came damaged: {error}") };
-        ClientError::Failed(TaskFailure { task, name: String::new(), node: None, cause })
-    })
+impl Entry {
+    fn settle(&mut self, outcome: Result<ResultAt, ClientError>) {
+        self.outcome = Some(outcome.map_err(Box::new));
+        for waiter in self.waiters.drain(..) {
+            // Whoever waited may have given up.
+            let _ = waiter.send(());
+        }
+    }
 }
 
 impl State {
@@ -538,11 +508,8 @@ impl State {
     fn settle(&mut self, index: u32, outcome: Result<ResultAt, ClientError>) {
         // Nobody holds the future any more: the release is on its way.
         self.cancelled.remove(&index);
-        let Some(entry) = self.tasks.get_mut(&index) else { return };
-        entry.outcome = Some(outcome.map_err(Box::new));
-        for waiter in entry.waiters.drain(..) {
-            // Whoever waited may have given up.
-            let _ = waiter.send(());
+        if let Some(entry) = self.tasks.get_mut(&index) {
+            entry.settle(outcome);
         }
     }
 
@@ -596,12 +563,12 @@ impl ResultSource for Client {
 
     fn result(&self, task: TaskId) -> BoxFuture<'static, Result<Value, ClientError>> {
         let Some(client) = self.own.upgrade() else { return gone() };
-        async move { client.fetch(task).await }.boxed()
+        async move { client.fetch(Held::Own, task).await }.boxed()
     }
 
     fn finished(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>> {
         let Some(client) = self.own.upgrade() else { return gone() };
-        async move { client.settled(task).await.map(drop) }.boxed()
+        async move { client.settled(Held::Own, task).await.map(drop) }.boxed()
     }
 
     fn accepted(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>> {

@@ -24,6 +24,10 @@ use crate::node::{Node, NodeConfig, NodeError, NodeRole};
 use crate::served::ServedStore;
 use crate::status::{self, NodeStatus};
 
+mod keeping;
+
+pub use self::keeping::Detached;
+
 /// How many calls [`Cluster::submit_all`] lets the scheduler be behind with, and at which counts it looks.
 pub(crate) const UNACCEPTED_MAX: usize = 64 * 1024;
 pub(crate) const UNACCEPTED_STEP: usize = 4 * 1024;
@@ -117,6 +121,8 @@ impl LocalOptions {
 #[derive(Clone)]
 pub struct Cluster {
     client: Arc<Client>,
+    /// Its name, for people.
+    name: Arc<str>,
     /// The priority of calls that say none.
     priority: i32,
 }
@@ -125,20 +131,21 @@ pub struct Cluster {
 #[derive(Clone, Debug)]
 pub struct WeakCluster {
     client: Weak<Client>,
+    name: Arc<str>,
     priority: i32,
 }
 
 impl WeakCluster {
     /// The cluster, if its client is still there.
     pub fn upgrade(&self) -> Option<Cluster> {
-        self.client.upgrade().map(|client| Cluster { client, priority: self.priority })
+        self.client.upgrade().map(|client| Cluster { client, name: Arc::clone(&self.name), priority: self.priority })
     }
 }
 
 impl Cluster {
     #[cfg(test)]
     pub(crate) fn of(client: Arc<Client>) -> Cluster {
-        Cluster { client, priority: 0 }
+        Cluster { client, name: "client".into(), priority: 0 }
     }
 
     /// Starts a cluster inside this process, one scheduler node and `workers` worker nodes on a real mesh over
@@ -210,8 +217,8 @@ impl Cluster {
         let member = MemberInfo { name: name.clone(), role: Role::Client, room: 0, keeps: false };
         let config = MeshConfig { keypair: None, listen: Vec::new(), secret, member, limits: MeshLimits::default() };
         let (mesh, events) = Mesh::start(config, ServedStore::new(Store::unlimited())).await?;
-        match connect(&mesh, MeshHold::Own { events, nodes }, addrs, name, patience).await {
-            Ok(client) => Ok(Cluster { client, priority: 0 }),
+        match connect(&mesh, MeshHold::Own { events, nodes }, addrs, name.clone(), patience).await {
+            Ok(client) => Ok(Cluster { client, name: name.into(), priority: 0 }),
             Err(error) => {
                 mesh.shutdown().await;
                 Err(error)
@@ -238,7 +245,7 @@ impl Cluster {
         let context = current_task().ok_or(ClusterError::NotInTask)?;
         let priority = context.user_priority.saturating_add(1);
         let node = CurrentNode::of(context).ok_or(ClusterError::NotInTask)?;
-        Ok(Cluster { client: node.client()?, priority })
+        Ok(Cluster { client: node.client()?, name: format!("tasks on {}", node.name()).into(), priority })
     }
 
     /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
@@ -465,7 +472,7 @@ impl Cluster {
 
     /// A handle that does not keep the client.
     pub fn downgrade(&self) -> WeakCluster {
-        WeakCluster { client: Arc::downgrade(&self.client), priority: self.priority }
+        WeakCluster { client: Arc::downgrade(&self.client), name: Arc::clone(&self.name), priority: self.priority }
     }
 
     /// What each worker has said of itself, by its node.

@@ -21,9 +21,7 @@ mod ask;
 mod config;
 mod connection;
 mod data;
-#[allow(dead_code, reason = "not a command yet: the client has no detached jobs")]
 mod jobs;
-#[allow(dead_code, reason = "only jobs and status print lists so far")]
 mod listing;
 mod memory;
 mod parse;
@@ -66,6 +64,14 @@ enum Command {
     Retire(ask::RetireOptions),
     /// Run a task that this program holds on a running cluster, and print its result as JSON.
     Submit(submit::SubmitOptions),
+    /// List the jobs of a running cluster, and how far they are.
+    Jobs(jobs::JobsOptions),
+    /// Print the results of a detached job of a running cluster as JSON.
+    Result(jobs::ResultOptions),
+    /// Keep a detached job of a running cluster and its results no longer; what of it still runs is cancelled.
+    Forget(jobs::ForgetOptions),
+    /// Say who leads a running cluster, who votes, who is there, and what it does not survive. Fails if nobody leads.
+    Status(status::StatusOptions),
     /// Copy a file to nodes of a running cluster.
     Put(data::PutOptions),
     /// Copy a file from a node of a running cluster.
@@ -129,11 +135,11 @@ enum CliError {
     #[error(transparent)]
     Result(#[from] JsonResultError),
     #[error("no detached job has the number {}: `node jobs` lists those that there are", .0.0)]
-    #[allow(dead_code, reason = "not said yet: the client has no detached jobs")]
     NoSuchJob(JobId),
     #[error("job {} has {done} of its {of} results: give --wait to wait for the others", .job.0)]
-    #[allow(dead_code, reason = "not said yet: the client has no detached jobs")]
     Unfinished { job: JobId, done: usize, of: usize },
+    #[error("nobody leads: nothing is decided in this cluster until enough of its voters are there")]
+    NoLeader,
     #[error("interrupted: the task was cancelled")]
     Interrupted,
     #[error("the answer could not be printed: {0}")]
@@ -175,6 +181,7 @@ impl CliError {
             | CliError::Interrupted
             | CliError::NoSuchJob(_)
             | CliError::Unfinished { .. }
+            | CliError::NoLeader
             | CliError::Print(_)
             | CliError::Record { .. }
             | CliError::NotRecorded(_)
@@ -218,6 +225,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain(options)) => ask::explain(&options),
         Some(Command::Retire(options)) => ask::retire(&options),
         Some(Command::Submit(options)) => submit::submit(&options),
+        Some(Command::Jobs(options)) => jobs::jobs(&options),
+        Some(Command::Result(options)) => jobs::result(&options),
+        Some(Command::Forget(options)) => jobs::forget(&options),
+        Some(Command::Status(options)) => status::status(&options),
         Some(Command::Put(options)) => data::put(&options),
         Some(Command::Get(options)) => data::get(&options),
         Some(Command::Data(options)) => data::data(&options),
@@ -257,6 +268,12 @@ fn tell(text: std::fmt::Arguments<'_>) {
 fn print(text: std::fmt::Arguments<'_>) -> Result<(), CliError> {
     use std::io::Write;
     writeln!(std::io::stdout(), "{text}").map_err(CliError::Print)
+}
+
+/// Prints an answer that ends its last line itself.
+fn print_text(text: &str) -> Result<(), CliError> {
+    use std::io::Write;
+    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Print)
 }
 
 /// How many threads read and write the mesh's streams. Few: a message wakes the fewer of them, and the others would only

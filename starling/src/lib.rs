@@ -47,8 +47,8 @@
 pub mod cli;
 
 pub use starling_actors::{
-    Cluster, ClusterError, ConnectOptions, DataDir, DataError, LocalOptions, MemberStatus, Node, NodeConfig, NodeError,
-    NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
+    Cluster, ClusterError, ConnectOptions, DataDir, DataError, Detached, LocalOptions, MemberStatus, Node, NodeConfig,
+    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
 };
 
 pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};
@@ -57,6 +57,8 @@ pub use starling_collections::{frame, functions};
 pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;
+pub use starling_core::ids::JobId;
+pub use starling_core::wire::JobSummary;
 pub use starling_macros::task;
 #[doc(hidden)]
 pub use starling_runtime::__private;

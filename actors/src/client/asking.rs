@@ -33,7 +33,7 @@ impl Drop for Asked<'_> {
 
 impl Client {
     /// Says something that is answered with its token, and gives the answer.
-    async fn ask(&self, message: impl FnOnce(u64) -> FromClient) -> Result<ToClient, ClientError> {
+    pub(super) async fn ask(&self, message: impl FnOnce(u64) -> FromClient) -> Result<ToClient, ClientError> {
         let (answer, answered) = oneshot::channel();
         let asked = {
             let mut state = self.lock();
@@ -157,7 +157,7 @@ impl Moved {
 }
 
 /// A fault of the scheduler's: nothing that it says can be relied on.
-fn another_answer() -> ClientError {
+pub(super) fn another_answer() -> ClientError {
     ClientError::SchedulerLost("it answered something that was not asked".to_owned())
 }
 

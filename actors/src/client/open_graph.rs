@@ -136,7 +136,8 @@ impl OpenGraph {
     }
 }
 
-fn pieces(tasks: impl Iterator<Item = TaskSpec>) -> impl Iterator<Item = Vec<TaskSpec>> {
+/// The tasks, as many at a time as go in one message.
+pub(super) fn pieces(tasks: impl Iterator<Item = TaskSpec>) -> impl Iterator<Item = Vec<TaskSpec>> {
     let mut tasks = tasks.peekable();
     std::iter::from_fn(move || {
         let mut piece = Vec::new();

@@ -20,7 +20,9 @@ impl Client {
             // Other workers may have these ids now.
             state.workers.clear();
             state.forget_places();
-            let messages = state.say_again(self.job);
+            let mut messages = state.say_again(self.job);
+            messages.extend(state.detach_again());
+            messages.extend(state.watch_again());
             state.ask_again();
             messages
         };
@@ -57,7 +59,8 @@ impl State {
 
     /// Where outputs are will be said again.
     fn forget_places(&mut self) {
-        for entry in self.tasks.values_mut() {
+        let watched = self.watched.values_mut().map(|watched| &mut watched.entry);
+        for entry in self.tasks.values_mut().chain(watched) {
             if matches!(entry.outcome, Some(Ok(ResultAt::Workers(_)))) {
                 entry.outcome = None;
             }

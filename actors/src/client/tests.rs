@@ -1,5 +1,7 @@
 //! The client alone, with the test in the scheduler's place.
 
+mod keeping;
+
 use std::sync::Arc;
 
 use starling_core::explain::{Explanation, Why};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use starling_core::failure::TaskFailure;
 use starling_core::graph::GraphError;
-use starling_core::ids::TaskId;
+use starling_core::ids::{JobId, TaskId};
 use starling_core::wire::SubmitError;
 
 use crate::value::{CodecError, Data, Value};
@@ -71,9 +71,27 @@ pub enum ClientError {
         /// The workers that it fits.
         matching: String,
     },
-    /// An argument is a future of another cluster.
-    #[error("the argument {0} is a future of another cluster: get its result there and pass that")]
+    /// The future is of another cluster, or of another job of this one: a detached job, or a data set.
+    #[error("the argument {0} is a future of another cluster or of another job: get its result and pass that")]
     ForeignFuture(TaskId),
+    /// A call of a detached job takes a future, which is of another job. Nothing was submitted.
+    #[error(
+        "a detached job cannot take the future {0}, which is of another job: put both calls into one graph, or get the result \
+         and pass that"
+    )]
+    FutureInDetached(TaskId),
+    /// The cluster does not keep it, or may not: it goes when this client goes.
+    #[error("it is not kept: {0}")]
+    NotKept(String),
+    /// The cluster may still keep it. Forget it again.
+    #[error("it may still be kept: {0}")]
+    NotForgotten(String),
+    /// No detached job has this id: there never was one, or it was forgotten.
+    #[error("there is no detached job {}", .0.0)]
+    NoSuchJob(JobId),
+    /// No data set has this name: none was published, or it was taken back.
+    #[error("there is no data set {0}")]
+    NoSuchDataSet(String),
     /// The tasks do not form a graph. Nothing was submitted.
     #[error(transparent)]
     Graph(GraphError),

@@ -58,12 +58,17 @@ pub(super) async fn connect(options: &ConnectionOptions) -> Result<Cluster, CliE
 
 /// As [`connect`], with a name for the job.
 pub(super) async fn connect_as(options: &ConnectionOptions, name: Option<String>) -> Result<Cluster, CliError> {
+    let (addrs, options) = way_to(options)?;
+    Ok(Cluster::connect_any(&parse_addrs(&addrs)?, ConnectOptions { name, ..options }).await?)
+}
+
+/// Where the cluster is that the options, or the configuration file, name, at least one node of it, and how to be let in.
+pub(super) fn way_to(options: &ConnectionOptions) -> Result<(Vec<String>, ConnectOptions), CliError> {
     let file = ConfigFile::load(options.config.as_deref())?;
-    let addrs = parse_addrs(options.join_or(&file))?;
+    let addrs = options.join_or(&file).to_vec();
     if addrs.is_empty() {
         return Err(CliError::NoCluster);
     }
     let secret = secret(options, &file, false)?;
-    let options = ConnectOptions { insecure: secret.is_none(), secret, name, ..ConnectOptions::default() };
-    Ok(Cluster::connect_any(&addrs, options).await?)
+    Ok((addrs, ConnectOptions { insecure: secret.is_none(), secret, ..ConnectOptions::default() }))
 }

@@ -4,15 +4,19 @@
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use starling_actors::Cluster;
+use starling_core::explain::Why;
 use starling_core::ids::JobId;
 use starling_core::wire::JobSummary;
-use starling_runtime::task::{Call, Tasks};
+use starling_runtime::task::{Call, ClientError, Future, Tasks};
 use starling_runtime::value::Value;
+use tokio::task::JoinSet;
 
-use super::CliError;
+use super::ask::connect;
 use super::connection::ConnectionOptions;
 use super::listing::{Align, Output, table};
 use super::parse::parse_job;
+use super::{CliError, block_on, print, print_text};
 
 /// Which cluster, and how its jobs are listed.
 #[derive(Debug, Args)]
@@ -92,8 +96,102 @@ pub(super) trait Jobs {
     async fn forget(&self, job: JobId) -> Result<bool, CliError>;
 }
 
+/// Prints the jobs.
+pub(super) fn jobs(options: &JobsOptions) -> Result<(), CliError> {
+    block_on(async {
+        let cluster = connect(&options.connection).await?;
+        let shown = show_jobs(&cluster, options.output).await;
+        cluster.shutdown().await;
+        print_text(&shown?)
+    })
+}
+
+/// Prints the results of a job.
+pub(super) fn result(options: &ResultOptions) -> Result<(), CliError> {
+    block_on(async {
+        let cluster = connect(&options.connection).await?;
+        let shown = show_results(&cluster, options.job, options.wait, options.output).await;
+        cluster.shutdown().await;
+        print_text(&shown?)
+    })
+}
+
+/// Forgets a job.
+pub(super) fn forget(options: &ForgetOptions) -> Result<(), CliError> {
+    block_on(async {
+        let cluster = connect(&options.connection).await?;
+        let told = forget_job(&cluster, options.job).await;
+        cluster.shutdown().await;
+        print(format_args!("{}", told?))
+    })
+}
+
+impl Jobs for Cluster {
+    async fn detach(&self, call: Call<Value>) -> Result<JobId, CliError> {
+        Ok(self.submit_detached(call).await?.job())
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobSummary>, CliError> {
+        let mut jobs = Cluster::jobs(self).await?;
+        // Its own is there only because it asks.
+        jobs.retain(|job| job.job != self.job());
+        Ok(jobs)
+    }
+
+    async fn results(&self, job: JobId, wait: bool) -> Result<Results, CliError> {
+        let futures = match self.detached::<Value>(job).await {
+            Ok(futures) => futures,
+            Err(ClientError::NoSuchJob(_)) => return Ok(Results::NoJob),
+            Err(error) => return Err(error.into()),
+        };
+        if wait {
+            wait_for_all(&futures).await?;
+        }
+        let mut names = Vec::with_capacity(futures.len());
+        let mut done = 0;
+        for future in &futures {
+            let explanation = self.explain_task(future.task()).await?;
+            match explanation.why {
+                Why::Erred(failure) => return Err(ClientError::Failed(failure).into()),
+                Why::Memory { .. } => done += 1,
+                _ => {}
+            }
+            names.push(explanation.name);
+        }
+        // What was there a moment ago may be lost by now: then it is computed again.
+        if done < futures.len() && !wait {
+            return Ok(Results::Unfinished { done, of: futures.len() });
+        }
+        let mut results = Vec::with_capacity(futures.len());
+        for (name, future) in names.into_iter().zip(&futures) {
+            results.push((name, future.value().await?));
+        }
+        Ok(Results::All(results))
+    }
+
+    async fn forget(&self, job: JobId) -> Result<bool, CliError> {
+        match Cluster::forget(self, job).await {
+            Ok(()) => Ok(true),
+            Err(ClientError::NoSuchJob(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Waits until all of them are there, or one has failed.
+async fn wait_for_all(futures: &[Future<Value>]) -> Result<(), ClientError> {
+    let mut waiting: JoinSet<Result<(), ClientError>> = JoinSet::new();
+    for future in futures.iter().cloned() {
+        waiting.spawn(async move { future.wait().await });
+    }
+    while let Some(ended) = waiting.join_next().await {
+        ended.map_err(|_| ClientError::SchedulerLost("the client's runtime has ended".to_owned()))??;
+    }
+    Ok(())
+}
+
 /// The jobs, as they are printed, with the last line's end.
-pub(super) async fn show_jobs(cluster: &impl Jobs, output: Output) -> Result<String, CliError> {
+async fn show_jobs(cluster: &impl Jobs, output: Output) -> Result<String, CliError> {
     let jobs = cluster.jobs().await?;
     match output {
         Output::Json => jobs.iter().map(|job| Ok(json(job)? + "\n")).collect(),
@@ -141,12 +239,7 @@ fn state(job: &JobSummary) -> String {
 }
 
 /// A detached job's results, as they are printed, with the last line's end.
-pub(super) async fn show_results(
-    cluster: &impl Jobs,
-    job: JobId,
-    wait: bool,
-    output: ResultOutput,
-) -> Result<String, CliError> {
+async fn show_results(cluster: &impl Jobs, job: JobId, wait: bool, output: ResultOutput) -> Result<String, CliError> {
     let results = match cluster.results(job, wait).await? {
         Results::NoJob => return Err(CliError::NoSuchJob(job)),
         Results::Unfinished { done, of } => return Err(CliError::Unfinished { job, done, of }),
@@ -167,7 +260,7 @@ pub(super) async fn show_results(
 }
 
 /// Forgets a detached job; gives what is said of it.
-pub(super) async fn forget(cluster: &impl Jobs, job: JobId) -> Result<String, CliError> {
+async fn forget_job(cluster: &impl Jobs, job: JobId) -> Result<String, CliError> {
     if !cluster.forget(job).await? {
         return Err(CliError::NoSuchJob(job));
     }
@@ -318,7 +411,7 @@ mod tests {
         assert_eq!(show_results(&cluster, JobId(7), true, ResultOutput::Lines).await.unwrap(), "4\n6\n");
         for error in [
             show_results(&cluster, JobId(8), true, ResultOutput::Json).await.unwrap_err(),
-            forget(&cluster, JobId(8)).await.unwrap_err(),
+            forget_job(&cluster, JobId(8)).await.unwrap_err(),
         ] {
             assert_eq!(error.to_string(), "no detached job has the number 8: `node jobs` lists those that there are");
         }
@@ -331,6 +424,6 @@ mod tests {
         assert_eq!(printed, "7");
         assert_eq!(told, "job 7 goes on without this client; its result: node result 7 --wait");
         assert_eq!(*cluster.asked.borrow(), [DOUBLED]);
-        assert_eq!(forget(&cluster, JobId(7)).await.unwrap(), "job 7 is forgotten");
+        assert_eq!(forget_job(&cluster, JobId(7)).await.unwrap(), "job 7 is forgotten");
     }
 }

@@ -74,7 +74,6 @@ pub(super) fn parse_task(text: &str) -> Result<TaskId, String> {
 }
 
 /// A job's id as it is printed.
-#[allow(dead_code, reason = "no command names a job yet")]
 pub(super) fn parse_job(text: &str) -> Result<JobId, String> {
     let job = text.parse().map_err(|_| format!("{text} is no job: write its number, as `node jobs` prints it"))?;
     Ok(JobId(job))

@@ -4,16 +4,18 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
-use starling_actors::{MemberStatus, NodeStatus};
+use starling_actors::{Cluster, ClusterError, ConnectOptions, MemberStatus, NodeStatus};
 use starling_core::ids::{NodeId, Term};
 use starling_runtime::mesh::Role;
 
-use super::CliError;
+use super::ask::way_to;
 use super::connection::ConnectionOptions;
 use super::listing::{Align, Output, plain, table};
+use super::parse::parse_addrs;
 use super::survival::{Voter, cannot_survive};
+use super::{CliError, block_on, print_text};
 
-/// Which cluster, and how it is told.
+/// Which node to ask, the first of several that answers, and how it is told.
 #[derive(Debug, Args)]
 pub(super) struct StatusOptions {
     /// How it is printed: for people, or as one object.
@@ -59,6 +61,30 @@ pub(super) struct MemberView {
     pub(super) addrs: Vec<String>,
 }
 
+/// Prints how the cluster is. That nobody leads is an error.
+pub(super) fn status(options: &StatusOptions) -> Result<(), CliError> {
+    block_on(async {
+        let (addrs, connect) = way_to(&options.connection)?;
+        // Before anybody is asked.
+        parse_addrs(&addrs)?;
+        let view = StatusView::of(&ask_first(&addrs, &connect).await?);
+        print_text(&view.shown(options.output)?)?;
+        if view.leader.is_some() { Ok(()) } else { Err(CliError::NoLeader) }
+    })
+}
+
+/// What the first of these nodes says that answers; the error is the first one's.
+async fn ask_first(addrs: &[String], connect: &ConnectOptions) -> Result<NodeStatus, CliError> {
+    let mut first_error: Option<ClusterError> = None;
+    for addr in addrs {
+        match Cluster::status_of(addr, connect.clone()).await {
+            Ok(status) => return Ok(status),
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
+    }
+    Err(first_error.map_or(CliError::NoCluster, CliError::from))
+}
+
 fn hex<S: serde::Serializer>(node: &NodeId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&node.hex())
 }
@@ -98,7 +124,8 @@ impl StatusView {
         let workers: Vec<String> = members.iter().filter(runs_tasks).map(|member| member.name.clone()).collect();
         StatusView {
             term: status.term.map_or(0, Term::number),
-            leader: status.leader.map(name),
+            // A node that has no vote knows only who was the last.
+            leader: status.leader.filter(|leader| member(*leader).is_some()).map(name),
             voters: voters
                 .iter()
                 .map(|node| VoterView { node: *node, name: name(*node), is_live: member(*node).is_some() })

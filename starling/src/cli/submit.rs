@@ -11,7 +11,7 @@ use starling_runtime::value::Value;
 use super::ask::connect_as;
 use super::connection::ConnectionOptions;
 use super::parse::parse_job_name;
-use super::{CliError, block_on, print};
+use super::{CliError, block_on, jobs, print, tell};
 
 /// How long the cluster may take to say that it has given a task up, before it is left without that.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,16 +31,28 @@ pub(super) struct SubmitOptions {
     #[arg(long, value_name = "NAME", value_parser = parse_job_name)]
     name: Option<String>,
 
+    /// Have it go on without this command, and print the job's number instead of the result, which is kept until it is
+    /// forgotten: `node result JOB`, `node forget JOB`.
+    #[arg(long)]
+    detach: bool,
+
     #[command(flatten)]
     connection: ConnectionOptions,
 }
 
-/// Runs the task and prints its result.
+/// Runs the task and prints its result, or detaches it and prints its job.
 pub(super) fn submit(options: &SubmitOptions) -> Result<(), CliError> {
     // Before anybody is asked: most mistakes are in what was typed.
     let call = Call::from_json(&options.task, &options.args)?;
     block_on(async {
         let cluster = connect_as(&options.connection, options.name.clone()).await?;
+        if options.detach {
+            let detached = jobs::detach(&cluster, call).await;
+            cluster.shutdown().await;
+            let (job, told) = detached?;
+            tell(format_args!("{told}"));
+            return print(format_args!("{job}"));
+        }
         let shown = run(&cluster, call, interrupt()).await;
         cluster.shutdown().await;
         print(format_args!("{}", shown?))
@@ -116,8 +128,9 @@ mod tests {
     fn a_task_stands_alone_or_with_its_arguments() {
         let alone = options(&["my::count"]);
         assert_eq!((alone.task.as_str(), alone.args.as_str(), alone.name), ("my::count", "[]", None));
-        let full = options(&["count", "[-1]", "--name", "nightly", "--join", "10.12.0.10"]);
-        assert_eq!((full.args.as_str(), full.name.as_deref()), ("[-1]", Some("nightly")));
+        assert!(!alone.detach);
+        let full = options(&["count", "[-1]", "--name", "nightly", "--detach", "--join", "10.12.0.10"]);
+        assert_eq!((full.args.as_str(), full.name.as_deref(), full.detach), ("[-1]", Some("nightly"), true));
         assert_eq!(full.connection.join, ["10.12.0.10"]);
         let long = "x".repeat(257);
         for wrong in [&["node", "submit"][..], &["node", "submit", "a", "--name", &long]] {
