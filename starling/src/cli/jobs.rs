@@ -181,7 +181,8 @@ impl Jobs for Cluster {
 /// Waits until all of them are there, or one has failed.
 async fn wait_for_all(futures: &[Future<Value>]) -> Result<(), ClientError> {
     let mut waiting: JoinSet<Result<(), ClientError>> = JoinSet::new();
-    for future in futures.iter().cloned() {
+    for future in futures {
+        let future = future.clone();
         waiting.spawn(async move { future.wait().await });
     }
     while let Some(ended) = waiting.join_next().await {
