@@ -229,8 +229,14 @@ impl Client {
         let is_wanted: HashSet<TaskId> = ids.iter().copied().collect();
         let has_priority: HashSet<TaskId> =
             with_priority.iter().filter_map(|name| lowered.ids.get(name).copied()).collect();
+        // What only others of the graph need is wanted as well until all of it is known: it may be sent in pieces, and a scheduler
+        // drops what nobody needs.
+        let mut only_needed = Vec::new();
         for spec in &mut lowered.tasks {
-            spec.options.wanted = is_wanted.contains(&spec.task);
+            spec.options.wanted = true;
+            if !is_wanted.contains(&spec.task) {
+                only_needed.push(spec.task);
+            }
             if !has_priority.contains(&spec.task) {
                 spec.options.priority = priority;
             }
@@ -238,6 +244,7 @@ impl Client {
         state.tasks.extend(is_wanted.iter().map(|task| (task.index, Entry::default())));
         state.next += lowered.tasks.len() as u32;
         state.queue.extend(lowered.tasks.into_iter().map(Queued::Task));
+        state.queue.extend(only_needed.into_iter().map(Queued::Release));
         drop(state);
         self.queued.notify_one();
         Ok(ids)

@@ -105,6 +105,16 @@ async fn job(cluster: &Cluster, job: starling::JobId) -> Option<JobSummary> {
     cluster.jobs().await.unwrap().into_iter().find(|summary| summary.job == job)
 }
 
+/// More tasks than go in one message, each of which needs the one before.
+fn chain() -> Graph {
+    let mut graph = Graph::new();
+    graph.add("0", plus::task(0, 0)).unwrap();
+    for number in 1..5_000_u64 {
+        graph.add(number.to_string(), plus::task(key((number - 1).to_string()), 1)).unwrap();
+    }
+    graph
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_goes_on_without_its_client_and_another_one_gets_its_results() {
     let (scheduler, _worker) = two().await;
@@ -143,15 +153,12 @@ async fn a_job_goes_on_without_its_client_and_another_one_gets_its_results() {
 async fn a_large_detached_graph_has_its_large_results_fetched_and_its_failures_told() {
     let (scheduler, _worker) = two().await;
     let cluster = connect(&scheduler).await;
-    let mut graph = Graph::new();
-    graph.add("0", plus::task(0, 0)).unwrap();
-    // Of more tasks than go in one piece, each of which needs the one before.
-    for number in 1..5_000_u64 {
-        graph.add(number.to_string(), plus::task(key((number - 1).to_string()), 1)).unwrap();
-    }
-    let detached = in_time(cluster.submit_graph_detached::<u64>(graph, ["4999", "7", "4999"])).await.unwrap();
+    let detached = in_time(cluster.submit_graph_detached::<u64>(chain(), ["4999", "7", "4999"])).await.unwrap();
     let results = cluster.detached::<u64>(detached.job()).await.unwrap();
     assert_eq!(in_time(cluster.gather(&results)).await, Ok(vec![4_999, 7, 4_999]));
+    // The same by itself.
+    let results = cluster.submit_graph::<u64>(chain(), ["4999"]).unwrap();
+    assert_eq!(in_time(results[0].result()).await, Ok(4_999));
 
     let large = in_time(cluster.submit_detached(many::task(100_000))).await.unwrap();
     let results = cluster.detached::<Vec<u64>>(large.job()).await.unwrap();

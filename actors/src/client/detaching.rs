@@ -168,7 +168,10 @@ impl State {
         let at = self
             .detaching_at(|stage| matches!(stage, Stage::Submitting { unaccepted, .. } if unaccepted.contains(&token)));
         match at {
-            Some(at) => self.end_detaching(at, Err(ClientError::Rejected(error))),
+            Some(at) => {
+                self.end_detaching(at, Err(ClientError::Rejected(error)));
+                self.given_up.remove(&token);
+            }
             // What follows a piece that was not taken does not fit, and is not taken either.
             None if self.given_up.remove(&token) => {}
             None => return Some(error),

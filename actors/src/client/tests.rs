@@ -10,7 +10,7 @@ use starling_core::ids::{JobId, TaskId, WorkerId};
 use starling_core::wire::{FromClient, ToClient};
 use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshLimits, Role};
 use starling_runtime::store::Store;
-use starling_runtime::task::{Call, ClientError, Entries, Future, Graph, ResultSource, TaskDef};
+use starling_runtime::task::{Call, ClientError, Entries, Future, Graph, ResultSource, TaskDef, key};
 
 use super::sending::{Next, Queued, SENT_MAX, TAKEN_MAX};
 use super::{Client, IDS_MAX, UNSENT_FROM};
@@ -202,6 +202,22 @@ async fn calls_that_say_no_priority_get_their_clients() {
         _ => None,
     });
     assert_eq!(priorities.collect::<Vec<_>>(), [5, 0, 6, -3]);
+}
+
+#[tokio::test]
+async fn what_only_a_graph_needs_is_let_go_after_all_of_it_was_said() {
+    let client = client().await;
+    let mut graph = Graph::new();
+    graph.add("b", call().arg::<u64>(key::<u64>("a"))).unwrap();
+    graph.add("a", call()).unwrap();
+    client.submit_graph(graph, &["b".to_owned()], 0).unwrap();
+    let state = client.lock();
+    let said = state.queue.iter().map(|queued| match queued {
+        Queued::Task(spec) => (spec.task.index, spec.options.wanted),
+        Queued::Release(task) => (task.index, false),
+        _ => panic!("nothing else was queued"),
+    });
+    assert_eq!(said.collect::<Vec<_>>(), [(0, true), (1, true), (0, false)]);
 }
 
 #[tokio::test]

@@ -148,8 +148,7 @@ impl Cluster {
     /// over): get its result.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchJob`] if there is no such job, or it was forgotten; [`ClientError::SchedulerLost`]. If it is
-    /// forgotten while its results are waited for, the futures fail.
+    /// [`ClientError::NoSuchJob`] if there is no such job, or it was forgotten; [`ClientError::SchedulerLost`].
     pub async fn detached<T>(&self, job: JobId) -> Result<Vec<Future<T>>, ClientError> {
         let tasks = self.client.kept(KeptName::Job(job)).await?.ok_or(ClientError::NoSuchJob(job))?;
         self.watch(&tasks)

@@ -159,7 +159,9 @@ impl StatusView {
             let state = if voter.is_live { "" } else { ", down" };
             format!("{} ({}{state})", plain(&voter.name), voter.node)
         });
-        let _ = writeln!(text, "voters: {}\n", voters.collect::<Vec<_>>().join(", "));
+        let voters = voters.collect::<Vec<_>>().join(", ");
+        let known = if voters.is_empty() { "not known to this node, which has no vote" } else { &voters };
+        let _ = writeln!(text, "voters: {known}\n");
         let rows: Vec<[String; 3]> = self
             .members
             .iter()
@@ -227,6 +229,32 @@ losses:
         let shown = view.shown(Output::Table).unwrap();
         assert!(shown.starts_with("nobody leads; the last term is 7\n"), "{shown}");
         assert!(shown.ends_with("\nproblems:\n  no quorum\u{fffd}\n\nlosses:\n  gamma is down\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_node_without_a_vote_does_not_know_who_votes_nor_takes_one_that_is_gone_for_the_leader() {
+        let node = NodeId([7; 32]);
+        let member = MemberStatus {
+            node,
+            name: "worker-1".to_owned(),
+            role: Role::Worker,
+            keeps: false,
+            addrs: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
+        };
+        let mut status = NodeStatus {
+            node,
+            name: "worker-1".to_owned(),
+            term: Some(Term(7)),
+            leader: Some(NodeId([1; 32])),
+            quorum: None,
+            members: vec![member.clone()],
+        };
+        let view = StatusView::of(&status);
+        assert_eq!((&view.leader, view.term, view.cannot_survive.len()), (&None, 7, 0));
+        let shown = view.shown(Output::Table).unwrap();
+        assert!(shown.starts_with("nobody leads; the last term is 7\nvoters: not known to this node"), "{shown}");
+        status.members.push(MemberStatus { node: NodeId([1; 32]), name: "alpha".to_owned(), ..member });
+        assert_eq!(StatusView::of(&status).leader.as_deref(), Some("alpha"));
     }
 
     #[test]

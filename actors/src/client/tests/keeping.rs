@@ -5,7 +5,6 @@ use std::future::Future as StdFuture;
 use smallvec::smallvec;
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{JobSummary, KeptName, ResultAt, SubmitError};
-use starling_runtime::task::key;
 use starling_runtime::value::Encoded;
 use tokio::task::JoinHandle;
 
