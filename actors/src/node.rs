@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::connect::Nested;
-use crate::data_dir::{self, DataError};
+use crate::data_dir::{DataDir, DataError};
 use crate::host::ActorHost;
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
@@ -222,6 +222,8 @@ pub struct Node {
     registering: Option<JoinHandle<()>>,
     /// A worker's way to its leave.
     leaving: Option<Leaving>,
+    /// Keeps its data directory from others.
+    _data: Option<DataDir>,
 }
 
 /// What a worker needs in order to leave by itself.
@@ -239,8 +241,9 @@ impl Node {
             return Err(NodeError::NoJoin);
         }
         let store = if config.role.runs_tasks() { Store::start(&config.memory)? } else { Store::unlimited() };
-        let keypair =
-            config.data_dir.as_deref().filter(|_| config.role.may_lead()).map(data_dir::identity).transpose()?;
+        // Before anybody hears of this node: another process that has the directory is the same node.
+        let data = config.data_dir.as_deref().filter(|_| config.role.may_lead()).map(DataDir::open).transpose()?;
+        let keypair = data.as_ref().map(DataDir::identity).transpose()?;
         let mesh_config = MeshConfig {
             keypair,
             listen: config.listen.clone(),
@@ -250,7 +253,7 @@ impl Node {
         };
         let served = ServedStore::new(store.clone());
         let (mesh, events) = Mesh::start(mesh_config, served.clone()).await?;
-        let started = Node::start_on(config, mesh.clone(), events, store, &served).await;
+        let started = Node::start_on(config, mesh.clone(), events, store, &served, data).await;
         if started.is_err() {
             mesh.shutdown().await;
         }
@@ -263,6 +266,7 @@ impl Node {
         events: mpsc::Receiver<MeshEvent>,
         store: Arc<Store>,
         served: &ServedStore,
+        data: Option<DataDir>,
     ) -> Result<Node, NodeError> {
         let host = ActorHost::start()?;
         let locations = LocationView::default();
@@ -372,6 +376,7 @@ impl Node {
             tasks,
             registering,
             leaving,
+            _data: data,
         })
     }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Process {
     child: Child,
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+    /// Reads the lines, until there are no more.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -33,7 +36,7 @@ impl Process {
             .with_context(|| format!("{command:?} could not be started"))?;
         let stderr = child.stderr.take().context("the process has no standard error")?;
         let lines: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
-        std::thread::spawn({
+        let reader = std::thread::spawn({
             let lines = Arc::clone(&lines);
             move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -42,7 +45,7 @@ impl Process {
                 }
             }
         });
-        Ok(Process { child, lines })
+        Ok(Process { child, lines, reader: Some(reader) })
     }
 
     /// Waits for a line of standard error that `find` takes something from.
@@ -78,11 +81,14 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and for all that it had to say.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait()? {
+                if let Some(Err(panic)) = self.reader.take().map(JoinHandle::join) {
+                    std::panic::resume_unwind(panic);
+                }
                 return Ok(status);
             }
             if Instant::now() > deadline {
