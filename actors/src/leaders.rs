@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use starling_core::ids::{NodeId, Term};
 use starling_runtime::mesh::{DownReason, Link, Member, Mesh, MeshError, Role};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::link::{Hello, Refusal, Welcome, encode_one};
 
@@ -15,6 +16,8 @@ use crate::link::{Hello, Refusal, Welcome, encode_one};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one that may be gone is tried before the others are asked.
 const TRY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a node may take to answer before the next one is asked as well.
+const NEXT_AFTER: Duration = Duration::from_millis(250);
 /// How long it takes until everybody is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -88,6 +91,9 @@ impl Leaders {
 
     /// Opens a link to the scheduler and gives its answer and its term; `None` if none is found in time.
     ///
+    /// A node that does not answer at once, as one does not that is cut off, is still waited for while the others are asked, and
+    /// asked again.
+    ///
     /// # Errors
     /// What stood in the way at the last node that was tried; a refusal other than that the node does not hold the scheduler is an answer.
     pub(crate) async fn open(
@@ -97,35 +103,58 @@ impl Leaders {
         patience: Duration,
     ) -> Result<Option<(Link, Welcome)>, MeshError> {
         let deadline = Instant::now() + patience;
+        let limit = TRY_TIMEOUT.max(patience.min(HELLO_TIMEOUT));
+        // As long as one may still answer that was asked first, it may be another one that holds the scheduler by now.
+        let last_round = Instant::now() + patience.max(limit);
         let mut failure = None;
+        let mut asking = FuturesUnordered::new();
+        // In this round, or still.
+        let mut asked = Vec::new();
+        let mut waiting = BTreeSet::new();
         loop {
-            let mut asked = Vec::new();
-            while let Some(node) = self.next_to_ask(mesh, &asked) {
-                asked.push(node);
-                match timeout(TRY_TIMEOUT.max(patience.min(HELLO_TIMEOUT)), ask(mesh, node, hello)).await {
-                    Ok(Ok((_, Welcome::Refused(Refusal::NotScheduler { leader })))) => {
-                        if let Some((term, leader)) = leader {
-                            self.hear(term, leader);
-                        }
-                    }
-                    Ok(Ok((link, welcome))) => match welcome.term() {
-                        Some(term) if !self.is_current(term) => {
-                            tracing::warn!(%node, term = term.number(), "a scheduler of an older term is refused");
-                        }
-                        Some(term) => {
-                            self.hear(term, node);
-                            return Ok(Some((link, welcome)));
-                        }
-                        None => return Ok(Some((link, welcome))),
-                    },
-                    Ok(Err(error)) => failure = Some(error),
-                    Err(_) => tracing::debug!(%node, "a node did not answer a hello"),
+            let next = self.next_to_ask(mesh, &asked);
+            let pause = if next.is_some() { NEXT_AFTER } else { AGAIN_AFTER };
+            match next {
+                Some(node) => {
+                    asked.push(node);
+                    waiting.insert(node);
+                    asking.push(async move { (node, timeout(limit, ask(mesh, node, hello)).await) });
                 }
+                None if asking.is_empty() && Instant::now() >= deadline => return failure.map_or(Ok(None), Err),
+                None => {}
             }
-            if Instant::now() >= deadline {
-                return failure.map_or(Ok(None), Err);
+            let answered = timeout(pause, async {
+                match asking.next().await {
+                    Some(answered) => answered,
+                    None => std::future::pending().await,
+                }
+            });
+            let Ok((node, answer)) = answered.await else {
+                if next.is_none() && Instant::now() < last_round {
+                    asked = waiting.iter().copied().collect();
+                }
+                continue;
+            };
+            waiting.remove(&node);
+            match answer {
+                Ok(Ok((_, Welcome::Refused(Refusal::NotScheduler { leader })))) => {
+                    if let Some((term, leader)) = leader {
+                        self.hear(term, leader);
+                    }
+                }
+                Ok(Ok((link, welcome))) => match welcome.term() {
+                    Some(term) if !self.is_current(term) => {
+                        tracing::warn!(%node, term = term.number(), "a scheduler of an older term is refused");
+                    }
+                    Some(term) => {
+                        self.hear(term, node);
+                        return Ok(Some((link, welcome)));
+                    }
+                    None => return Ok(Some((link, welcome))),
+                },
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => tracing::debug!(%node, "a node did not answer a hello"),
             }
-            sleep(AGAIN_AFTER).await;
         }
     }
 

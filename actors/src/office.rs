@@ -105,10 +105,12 @@ impl Candidacy {
         self.quorum.ledger().terms_after.after(of_quorum.0)
     }
 
-    /// Who leads, as far as this node can know, and in which term.
+    /// Who leads, as far as this node can know, and in which term. A node that has just started does not know which term that is
+    /// before it has the beginning of the ledger.
     pub(crate) fn leader(&self) -> Option<(Term, NodeId)> {
         let view = self.quorum.view().borrow().clone();
-        view.leader.map(|leader| (self.term(view.term), leader))
+        let is_founded = self.quorum.ledger().terms_after != Term::default();
+        view.leader.filter(|_| is_founded).map(|leader| (self.term(view.term), leader))
     }
 }
 
@@ -154,6 +156,7 @@ impl Office {
     /// Takes and leaves office as the quorum says, for as long as it is there.
     pub(crate) async fn run(self) {
         let mut views = self.candidacy.quorum.view();
+        let mut applied = self.candidacy.quorum.applied();
         let mut held: Option<Term> = None;
         let mut told = View::default();
         loop {
@@ -178,7 +181,12 @@ impl Office {
                 }
             }
             told = view;
-            if views.changed().await.is_err() {
+            let is_over = tokio::select! {
+                changed = views.changed() => changed.is_err(),
+                // The leader's term may be known by it.
+                changed = applied.changed() => changed.is_err(),
+            };
+            if is_over {
                 return self.leave();
             }
         }

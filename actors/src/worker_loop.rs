@@ -1,5 +1,6 @@
 //! A worker's way to the scheduler, whoever holds it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ const LOOK_FOR: Duration = Duration::from_secs(1);
 /// The pauses in between.
 const AGAIN_MIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// How long to wait for the next try of what was begun then.
+fn pause(since: Instant) -> Duration {
+    since.elapsed().div_f64(4.0).clamp(AGAIN_MIN, AGAIN_MAX)
+}
 
 /// Keeps a worker registered at whoever holds the scheduler.
 pub(crate) struct WorkerLoop {
@@ -77,21 +83,38 @@ impl WorkerLoop {
         if let Some(registered) = first {
             self.serve(registered).await;
         }
-        let mut since = Instant::now();
+        loop {
+            let registered = tokio::select! {
+                registered = self.register_again() => registered,
+                never = self.join_again() => match never {},
+            };
+            match registered {
+                Ok(registered) => self.serve(registered).await,
+                Err(refusal) => return refusal,
+            }
+        }
+    }
+
+    /// Registers at whoever holds the scheduler, as soon as somebody does.
+    async fn register_again(&self) -> Result<Registered, Refusal> {
+        let since = Instant::now();
         loop {
             match self.register(LOOK_FOR).await {
-                Ok(Some(registered)) => {
-                    self.serve(registered).await;
-                    since = Instant::now();
-                    continue;
-                }
-                Err(NodeError::Refused(refusal @ Refusal::TasksDiffer { .. })) => return refusal,
+                Ok(Some(registered)) => return Ok(registered),
+                Err(NodeError::Refused(refusal @ Refusal::TasksDiffer { .. })) => return Err(refusal),
                 Ok(None) => tracing::warn!("the mesh shows no scheduler; looking again"),
                 Err(error) => tracing::warn!(%error, "could not register; trying again"),
             }
-            // The mesh knows what it knows: only a node that it has lost has to be dialled.
-            let pause = since.elapsed().div_f64(4.0).clamp(AGAIN_MIN, AGAIN_MAX);
-            sleep(pause).await;
+            sleep(pause(since)).await;
+        }
+    }
+
+    /// Dials the nodes that were joined first, again and again. The mesh knows what it knows: only a node that it has lost has to be
+    /// dialled. A host that is gone lets a dial wait for seconds, which holds up nobody here.
+    async fn join_again(&self) -> Infallible {
+        let since = Instant::now();
+        loop {
+            sleep(pause(since)).await;
             if let Err(error) = join_any(&self.mesh, &self.join).await {
                 tracing::debug!(%error, "could not join again");
             }

@@ -1,5 +1,6 @@
-//! What the integration tests share: tasks, and clusters of real processes.
+//! What the integration tests share: tasks, clusters of real processes, and hosts in network namespaces.
 
+pub mod hosts;
 pub mod processes;
 pub mod tasks;
 

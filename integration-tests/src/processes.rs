@@ -1,13 +1,16 @@
-//! Clusters of real processes on loopback.
+//! Clusters of real processes, on loopback unless another place is said.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use futures::future::try_join_all;
+use starling::core::ids::{NodeId, Term};
 use starling::{Cluster, ClusterSecret, ConnectOptions, NodeStatus};
 use tempfile::TempDir;
 
@@ -18,6 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Process {
     child: Child,
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+    /// Reads the lines, until there are no more.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -31,7 +36,7 @@ impl Process {
             .with_context(|| format!("{command:?} could not be started"))?;
         let stderr = child.stderr.take().context("the process has no standard error")?;
         let lines: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
-        std::thread::spawn({
+        let reader = std::thread::spawn({
             let lines = Arc::clone(&lines);
             move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -40,7 +45,7 @@ impl Process {
                 }
             }
         });
-        Ok(Process { child, lines })
+        Ok(Process { child, lines, reader: Some(reader) })
     }
 
     /// Waits for a line of standard error that `find` takes something from.
@@ -76,11 +81,14 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and for all that it had to say.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait()? {
+                if let Some(Err(panic)) = self.reader.take().map(JoinHandle::join) {
+                    std::panic::resume_unwind(panic);
+                }
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -189,9 +197,30 @@ impl Processes {
     }
 }
 
+/// Where nodes run that are all alike.
+pub trait Place {
+    /// What runs the node of this number, whose data directory is to be `data`: the program, and arguments of its own.
+    fn command(&self, number: usize, data: &Path) -> Command;
+    /// Where it listens when it is started for the first time.
+    fn listen(&self, number: usize) -> String;
+}
+
+/// On this host, by the program itself.
+struct Here(PathBuf);
+
+impl Place for Here {
+    fn command(&self, _number: usize, _data: &Path) -> Command {
+        Command::new(&self.0)
+    }
+
+    fn listen(&self, _number: usize) -> String {
+        "/ip4/127.0.0.1/tcp/0".to_owned()
+    }
+}
+
 /// Nodes that are all alike and elect who holds the scheduler, each a process of its own with a data directory and one thread.
 pub struct Equals {
-    binary: PathBuf,
+    place: Box<dyn Place>,
     folder: TempDir,
     /// The nodes, by their numbers; `None` for one that is down.
     pub nodes: Vec<Option<Equal>>,
@@ -208,9 +237,14 @@ pub struct Equal {
 impl Equals {
     /// Starts so many, each of which joins the ones before it.
     pub fn start(binary: &str, count: usize) -> Result<Equals> {
+        Equals::start_at(Here(binary.into()), count)
+    }
+
+    /// The same, at a place of their own.
+    pub fn start_at(place: impl Place + 'static, count: usize) -> Result<Equals> {
         let folder = TempDir::new()?;
         write_secret(&folder.path().join("secret"))?;
-        let mut equals = Equals { binary: binary.into(), folder, nodes: Vec::new() };
+        let mut equals = Equals { place: Box::new(place), folder, nodes: Vec::new() };
         for number in 0..count {
             equals.nodes.push(None);
             equals.start_one(number)?;
@@ -220,21 +254,40 @@ impl Equals {
 
     /// Starts the node of this number, again if it is down: then on its old port, with what its data directory holds.
     pub fn start_one(&mut self, number: usize) -> Result<()> {
-        let marker = self.folder.path().join(format!("{number}.addr"));
-        let listen = std::fs::read_to_string(&marker).unwrap_or_else(|_| "/ip4/127.0.0.1/tcp/0".to_owned());
-        let name = format!("node-{number}");
-        let mut command = Command::new(&self.binary);
-        command.args(["--role", "auto", "--listen", &listen, "--name", &name, "--threads", "1"]);
-        command.arg("--secret-file").arg(self.secret_file()).arg("--data-dir").arg(self.folder.path().join(&name));
+        let process = Process::start(&mut self.command(number))?;
+        let addr = process.wait_for_line(|line| line.strip_prefix("listening on ").map(str::to_owned))?;
+        process.wait_for_line(|line| line.contains("is ready").then_some(()))?;
+        std::fs::write(self.marker(number), &addr)?;
+        self.nodes[number] = Some(Equal { process, addr });
+        Ok(())
+    }
+
+    /// What starts the node of this number.
+    pub fn command(&self, number: usize) -> Command {
+        let listen = std::fs::read_to_string(self.marker(number)).unwrap_or_else(|_| self.place.listen(number));
+        let data = self.data_dir(number);
+        let mut command = self.place.command(number, &data);
+        command.args(["--role", "auto", "--listen", &listen, "--name", &format!("node-{number}"), "--threads", "1"]);
+        command.arg("--secret-file").arg(self.secret_file()).arg("--data-dir").arg(data);
         for other in self.nodes.iter().flatten() {
             command.args(["--join", &other.addr]);
         }
-        let process = Process::start(&mut command)?;
-        let addr = process.wait_for_line(|line| line.strip_prefix("listening on ").map(str::to_owned))?;
-        process.wait_for_line(|line| line.contains("is ready").then_some(()))?;
-        std::fs::write(&marker, &addr)?;
-        self.nodes[number] = Some(Equal { process, addr });
-        Ok(())
+        command
+    }
+
+    /// The data directory of the node of this number, as the node calls it.
+    pub fn data_dir(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{number}"))
+    }
+
+    /// The file that says where a node has listened.
+    fn marker(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("{number}.addr"))
+    }
+
+    /// The process of a node that is up.
+    pub fn process(&self, number: usize) -> Result<&Process> {
+        Ok(&self.nodes[number].as_ref().context("the node is down")?.process)
     }
 
     /// `kill -9`.
@@ -285,10 +338,32 @@ impl Equals {
     /// The number of the node that leads, as this one sees it.
     pub async fn leader(&self, seen_by: usize) -> Result<usize> {
         let status = self.until(seen_by, |status| status.leader.is_some()).await?;
-        let name = status.members.iter().find(|member| Some(member.node) == status.leader);
-        let name = name.context("the leader is no member")?.name.clone();
-        name.strip_prefix("node-").and_then(|number| number.parse().ok()).context("the leader has another name")
+        number_of(&status, status.leader.context("nobody leads")?)
     }
+
+    /// Waits until all these nodes agree on who leads, and in which term; gives its number and the term.
+    pub async fn agreed(&self, seen_by: &[usize]) -> Result<(usize, Term)> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = try_join_all(seen_by.iter().map(|number| self.status(*number))).await?;
+            let views: Vec<_> = seen.iter().map(|status| status.leader.zip(status.term)).collect();
+            if let Some(&Some((leader, term))) = views.first()
+                && views.iter().all(|view| *view == views[0])
+            {
+                return Ok((number_of(&seen[0], leader)?, term));
+            }
+            if Instant::now() > deadline {
+                bail!("they do not agree: {views:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// The number of a node of [`Equals`], by its name.
+pub fn number_of(seen: &NodeStatus, node: NodeId) -> Result<usize> {
+    let member = seen.members.iter().find(|member| member.node == node).context("the node is no member")?;
+    member.name.strip_prefix("node-").and_then(|number| number.parse().ok()).context("the node has another name")
 }
 
 /// Writes a fresh secret that only its owner can read.

@@ -1,7 +1,8 @@
 //! Tasks for the tests. The test programs and `test-node` both hold them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +115,38 @@ pub fn touch_and_sleep(file: PathBuf, millis: u64) -> anyhow::Result<()> {
     std::fs::write(file, "")?;
     std::thread::sleep(Duration::from_millis(millis));
     Ok(())
+}
+
+/// Notes in a file that it runs, and keeps its thread busy for so long: see [`runs`].
+#[task]
+pub fn noted(file: PathBuf, millis: u64, value: i64) -> anyhow::Result<i64> {
+    note(&file, value)?;
+    std::thread::sleep(Duration::from_millis(millis));
+    Ok(value)
+}
+
+/// Notes in a file that it runs, and gives so many bytes of this value.
+#[task]
+pub fn noted_bytes(file: PathBuf, length: u64, value: u8) -> anyhow::Result<Buffer> {
+    note(&file, i64::from(value))?;
+    std::thread::sleep(Duration::from_millis(20));
+    Ok(vec![value; length as usize].into())
+}
+
+/// Lines that are added by several processes at a time do not mix.
+fn note(file: &Path, value: i64) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+    file.write_all(format!("{value}\n").as_bytes())
+}
+
+/// How often each value was noted in this file.
+pub fn runs(file: &Path) -> anyhow::Result<BTreeMap<i64, usize>> {
+    let mut runs = BTreeMap::new();
+    let text = if file.try_exists()? { std::fs::read_to_string(file)? } else { String::new() };
+    for line in text.lines() {
+        *runs.entry(line.parse()?).or_default() += 1;
+    }
+    Ok(runs)
 }
 
 /// Which process runs it.
