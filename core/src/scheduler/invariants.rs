@@ -37,7 +37,8 @@ impl Scheduler {
         let kept = self.kept_jobs();
         for (id, job) in self.jobs.iter() {
             let has_client = self.clients.get(&job.client).is_some_and(|jobs| jobs.contains(&id));
-            assert!(has_client || job.client == NOBODY && kept.contains(&id), "{id:?} is of no client");
+            let is_in_between = kept.contains(&id) || self.recovery.awaits(id);
+            assert!(has_client || job.client == NOBODY && is_in_between, "{id:?} is of no client");
             self.check_job(id, job, &mut sums);
         }
         self.pool.check();

@@ -216,7 +216,8 @@ impl Scheduler {
             }
             self.loose.push(task);
         }
-        if self.jobs.job(job).is_some_and(|job| job.client == NOBODY) && self.kept_names_of(job).next().is_none() {
+        let is_of_nobody = self.jobs.job(job).is_some_and(|job| job.client == NOBODY) && !self.recovery.awaits(job);
+        if is_of_nobody && self.kept_names_of(job).next().is_none() {
             self.close_job(job, effects);
         }
     }
@@ -383,7 +384,7 @@ impl Scheduler {
         JobSummary {
             job: id,
             name: job.name.clone(),
-            has_client: job.client != NOBODY,
+            has_client: job.client != NOBODY || self.recovery.awaits(id),
             is_detached: names.contains(&&KeptName::Job(id)),
             data_sets: names
                 .iter()

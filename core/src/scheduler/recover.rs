@@ -17,7 +17,7 @@ use crate::spec::TaskSpec;
 use crate::wire::{FromClient, SubmitError, ToClient};
 
 use super::inventory::ORPHANS_US;
-use super::record::Job;
+use super::record::{Job, NOBODY};
 use super::{Effects, Scheduler};
 
 /// How many tasks a client may restore of one job.
@@ -76,9 +76,11 @@ impl Later {
     }
 }
 
-/// A job of which its client has not said everything again, or that is not taken up yet.
-#[derive(Debug, Default)]
+/// A job of which its client has not said everything again, or that is not taken up yet. As long as it is here, nobody is its
+/// client, so that nothing is said of it.
+#[derive(Debug)]
 struct Restoring {
+    client: ClientId,
     pieces: Pieces,
     /// The index of the job's next task, once everything was said.
     end: Option<u32>,
@@ -104,6 +106,11 @@ impl Recovery {
         self.restoring.contains_key(&job)
     }
 
+    /// Whose job this is, if it is not known yet what it consists of.
+    fn client_of(&self, job: JobId) -> Option<ClientId> {
+        self.restoring.get(&job).map(|restoring| restoring.client)
+    }
+
     /// Whether nothing waits here.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_under_way && self.restoring.is_empty()
@@ -123,34 +130,26 @@ impl Recovery {
 impl Scheduler {
     /// A client goes on with a job that it has opened before.
     pub(super) fn on_resume(&mut self, client: ClientId, token: u64, job: JobId, name: String, effects: &mut Effects) {
-        let owner = self.jobs.job(job).map(|job| job.client);
-        if let Some(owner) = owner {
-            // It says all of it again.
-            self.hand_over_kept(owner, job);
-        }
-        match owner {
-            // What the other link still says of it is not its client's any more.
-            Some(owner) if owner != client => {
+        match self.recovery.client_of(job).or_else(|| self.jobs.job(job).map(|job| job.client)) {
+            // What the other link still says of it is not its client's any more, and all of it is said again.
+            Some(owner) => {
+                self.hand_over_kept(owner, job);
                 if let Some(jobs) = self.clients.get_mut(&owner) {
                     jobs.retain(|owned| *owned != job);
                 }
                 if let Some(job) = self.jobs.job_mut(job) {
-                    job.client = client;
+                    job.client = NOBODY;
                 }
             }
-            Some(_) => {}
             None => {
                 // It may have been closed here, and then no attempt is given out twice.
                 self.attempts_after = self.attempts_after.max(self.attempts_closed);
-                self.jobs.open_as(job, Job::new(client, name));
+                self.jobs.open_as(job, Job::new(NOBODY, name));
             }
         }
-        if owner != Some(client)
-            && let Some(jobs) = self.clients.get_mut(&client)
-        {
-            jobs.push(job);
-        }
-        self.recovery.restoring.insert(job, Restoring::default());
+        self.clients.entry(client).or_default().push(job);
+        let restoring = Restoring { client, pieces: Pieces::default(), end: None, later: Later::default() };
+        self.recovery.restoring.insert(job, restoring);
         effects.tell_client(client, ToClient::JobOpened { token, job, term: self.term });
     }
 
@@ -178,8 +177,9 @@ impl Scheduler {
 
     /// Whether a piece can be taken, its tasks' inputs apart, which may be in an earlier one.
     fn check_restored(&self, client: ClientId, job: JobId, pieces: &Pieces) -> Result<(), SubmitError> {
-        let restoring = self.recovery.restoring.get(&job).filter(|restoring| restoring.end.is_none());
-        let restoring = restoring.filter(|_| self.is_of(client, job)).ok_or(SubmitError::UnknownJob(job))?;
+        let restoring = self.recovery.restoring.get(&job);
+        let is_open = |restoring: &&Restoring| restoring.client == client && restoring.end.is_none();
+        let restoring = restoring.filter(is_open).ok_or(SubmitError::UnknownJob(job))?;
         if restoring.pieces.len() + pieces.len() > RESTORED_TASKS_MAX {
             return Err(SubmitError::TooManyTasks { tasks_max: RESTORED_TASKS_MAX as u64 });
         }
@@ -201,7 +201,7 @@ impl Scheduler {
 
     /// Of what a client says, what is to be done at once: the rest waits for what it is about to be taken up.
     pub(super) fn defer(&mut self, client: ClientId, message: FromClient, effects: &mut Effects) -> Option<FromClient> {
-        let awaits = |job: JobId| self.recovery.awaits(job) && self.is_of(client, job);
+        let awaits = |job: JobId| self.recovery.client_of(job) == Some(client);
         let of_tasks = |tasks: &[TaskId]| tasks.iter().map(|task| task.job).find(|job| awaits(*job));
         let job = match &message {
             FromClient::Submit { job, .. }
@@ -266,7 +266,10 @@ impl Scheduler {
 
     /// Takes a job up of which everything was said, and then what was said of it meanwhile.
     fn take_restored(&mut self, job: JobId, effects: &mut Effects) {
-        let Some(Restoring { pieces, end, later }) = self.recovery.restoring.remove(&job) else { return };
+        let Some(Restoring { client, pieces, end, later }) = self.recovery.restoring.remove(&job) else { return };
+        if let Some(job) = self.jobs.job_mut(job) {
+            job.client = client;
+        }
         self.take_up_job(job, pieces, end.unwrap_or(0), effects);
         for (client, message) in later.messages {
             self.on_client_message(client, message, effects);
