@@ -34,10 +34,14 @@ impl Shared {
         self.belong(from, request.cluster, &request.ask).await?;
         match request.ask {
             Ask::Append(append) => Ok(Answer::Append(self.append(append).await?)),
-            Ask::Beat(vote) => {
+            Ask::Beat { vote, has_quorum } => {
                 // It says nothing about the log, and so holds for every log.
                 let append = AppendRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
-                Ok(Answer::Beat(self.append(append).await?))
+                let answer = self.append(append).await?;
+                if has_quorum && !matches!(answer, AppendResponse::HigherVote(_)) {
+                    self.wire.lease.led(Instant::now());
+                }
+                Ok(Answer::Beat(answer))
             }
             Ask::Vote(ask) => {
                 let term = ask.vote.leader_id.term;
@@ -64,7 +68,7 @@ impl Shared {
             return Ok(());
         }
         if self.store.is_new() {
-            let is_asked = matches!(ask, Ask::Append(_) | Ask::Snapshot(_) | Ask::Beat(_));
+            let is_asked = matches!(ask, Ask::Append(_) | Ask::Snapshot(_) | Ask::Beat { .. });
             if !is_asked {
                 return Err(Refusal::NoCluster);
             }

@@ -75,6 +75,8 @@ struct Driver {
     snapshot_at: Instant,
     /// The term in which `seen` began.
     term: u64,
+    /// Since when this node leads in it.
+    since: Instant,
     /// When each member has last answered this leader.
     seen: BTreeMap<NodeId, Instant>,
     /// Since when a better leader is ready.
@@ -100,6 +102,7 @@ impl Driver {
             change_at: now,
             snapshot_at: now,
             term: 0,
+            since: now,
             seen: BTreeMap::new(),
             better_since: None,
             hand_over_at: now,
@@ -152,7 +155,7 @@ impl Driver {
         if self.term != metrics.current_term {
             self.term = metrics.current_term;
             self.seen = metrics.membership_config.nodes().map(|(node, _)| (*node, now)).collect();
-            (self.beat_at, self.tries, self.better_since) = (now, 0, None);
+            (self.since, self.beat_at, self.tries, self.better_since) = (now, now, 0, None);
         }
         let until = *locked(&self.shared.handing_over);
         if let Some(until) = until {
@@ -178,13 +181,15 @@ impl Driver {
         }
     }
 
-    /// Tells all members who leads.
+    /// Tells all members who leads, and whether a quorum follows. One that was just elected has had one.
     fn beat(&mut self, metrics: &Metrics, now: Instant) {
+        let is_new = now.saturating_duration_since(self.since) < self.shared.config.pace.lease;
+        let has_quorum = is_new || self.shared.has_lease(metrics, now);
         let others = metrics.membership_config.nodes().map(|(node, _)| *node);
         for to in others.filter(|node| *node != self.shared.config.node) {
             let (shared, vote) = (Arc::clone(&self.shared), metrics.vote);
             self.work.spawn(async move {
-                let answer = shared.wire.ask(to, Ask::Beat(vote)).await;
+                let answer = shared.wire.ask(to, Ask::Beat { vote, has_quorum }).await;
                 match answer {
                     Ok(Answer::Beat(AppendResponse::HigherVote(_))) => {
                         // Openraft's own heartbeat hears the same, and makes this leader a follower.

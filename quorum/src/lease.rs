@@ -23,6 +23,8 @@ struct State {
     answered: BTreeMap<NodeId, Instant>,
     /// When a leader was heard last, or this node started.
     heard: Instant,
+    /// When a leader said last that it has a quorum.
+    led: Option<Instant>,
     /// Requests of a leader that are being answered.
     hearing: usize,
 }
@@ -30,7 +32,7 @@ struct State {
 impl Lease {
     /// A node that starts now. It waits as if it had just heard a leader, as it may have before it stopped.
     pub(crate) fn new(now: Instant) -> Lease {
-        let state = State { promised: 0, term: 0, answered: BTreeMap::new(), heard: now, hearing: 0 };
+        let state = State { promised: 0, term: 0, answered: BTreeMap::new(), heard: now, led: None, hearing: 0 };
         Lease(Mutex::new(state))
     }
 
@@ -95,6 +97,16 @@ impl Lease {
     pub(crate) fn quiet(&self, now: Instant) -> Duration {
         let state = self.state();
         if state.hearing > 0 { Duration::ZERO } else { now.saturating_duration_since(state.heard) }
+    }
+
+    /// A leader has said that it has a quorum.
+    pub(crate) fn led(&self, now: Instant) {
+        self.state().led = Some(now);
+    }
+
+    /// Whether a leader has said within `lease` that it has a quorum. One that is heard may be cut off from the others.
+    pub(crate) fn is_led(&self, now: Instant, lease: Duration) -> bool {
+        self.state().led.is_some_and(|led| now.saturating_duration_since(led) <= lease)
     }
 
     /// Lets `stand` ask for an election, unless a leader was heard within `lease`. Requests that arrive later are answered

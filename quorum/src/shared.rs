@@ -155,11 +155,12 @@ impl Shared {
         let stopped = self.problem();
         let is_elected = self.is_elected(&metrics);
         let leads = self.still_leads(now);
-        let follows = stopped.is_none() && self.follows(&metrics, now);
+        let hears = stopped.is_none() && self.follows(&metrics, now);
+        let follows = hears && self.wire.lease.is_led(now, self.config.pace.follower_lease());
         let has_quorum = stopped.is_none() && if is_elected { self.has_lease(&metrics, now) } else { follows };
         let leader = if follows { metrics.current_leader } else { leads.map(|_| self.config.node) };
         let is_lost = !has_quorum && voters.contains(&self.config.node);
-        let without_quorum = || is_lost.then(|| self.without_quorum(&metrics, &voters, is_elected, now));
+        let without_quorum = || is_lost.then(|| self.without_quorum(&metrics, &voters, is_elected, hears, now));
         let problem = stopped.or_else(|| self.recent_problem(now)).or_else(without_quorum);
         View {
             term: Term(metrics.current_term),
@@ -178,12 +179,19 @@ impl Shared {
         recent.map(|(_, text)| text.clone())
     }
 
-    fn without_quorum(&self, metrics: &Metrics, voters: &[NodeId], is_elected: bool, now: Instant) -> String {
+    fn without_quorum(
+        &self,
+        metrics: &Metrics,
+        voters: &[NodeId],
+        is_elected: bool,
+        hears: bool,
+        now: Instant,
+    ) -> String {
         let others = || {
             let voters = voters.iter().copied().filter(|voter| *voter != self.config.node).collect();
             self.wire.lease.count(metrics.current_term, &voters, now, self.config.pace.lease)
         };
-        let answering = if is_elected { 1 + others() } else { locked(&self.polled).unwrap_or(1) };
+        let answering = if is_elected { 1 + others() } else { locked(&self.polled).unwrap_or(1 + usize::from(hears)) };
         if answering * 2 > voters.len() {
             format!("no leader yet: {answering} of {} voters answer", voters.len())
         } else {

@@ -33,8 +33,12 @@ pub(crate) enum Ask {
     Vote(VoteRequest),
     /// A piece of a snapshot.
     Snapshot(SnapshotRequest),
-    /// The leader of this vote leads.
-    Beat(Vote),
+    /// The leader of this vote leads, as long as a quorum answers.
+    Beat {
+        vote: Vote,
+        /// Whether one has, lately.
+        has_quorum: bool,
+    },
     /// Would I get your vote? My log ends here. Nothing changes by it.
     Poll(Option<LogId>),
 }
@@ -93,7 +97,7 @@ pub(crate) fn decode_request(from: NodeId, bytes: &[u8]) -> Option<Request> {
                 let end = piece.offset.checked_add(piece.data.len() as u64);
                 is_leaders(&piece.vote, from) && end.is_some_and(|end| end <= SNAPSHOT_BYTES_MAX)
             }
-            Ask::Beat(vote) => is_leaders(vote, from),
+            Ask::Beat { vote, .. } => is_leaders(vote, from),
             Ask::Poll(_) => true,
         };
     is_sound.then_some(request)

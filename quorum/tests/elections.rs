@@ -106,6 +106,26 @@ async fn a_leader_without_a_quorum_stops_leading_before_another_leads_and_says_s
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follower_that_hears_a_leader_without_a_quorum_knows_that_nobody_leads() {
+    let net = Net::default();
+    net.cluster(5).await;
+    let [here, there] = [[1, 2].as_slice(), &[3, 4, 5]];
+    for (one, other) in here.iter().flat_map(|one| there.iter().map(move |other| (*one, *other))) {
+        net.cut(one, other);
+        net.cut(other, one);
+    }
+    net.until_one_leads(there).await;
+    let view = net.until(2, |view| !view.has_quorum).await;
+    assert_eq!((view.leader, view.problem.as_deref()), (None, Some("no quorum: 2 of 5 voters answers")));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(*net.node(2).view().borrow(), view, "it stays so");
+    net.heal();
+    let leader = net.leaders()[0].view().borrow().leader;
+    let view = net.until(2, |view| view.leader.is_some()).await;
+    assert_eq!((view.leader, view.has_quorum, view.problem), (leader, true, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cut_follower_does_not_depose_the_leader_when_it_comes_back() {
     let net = Net::default();
     net.cluster(3).await;
