@@ -3,8 +3,9 @@
 //! The quorum says who leads ([`starling_quorum`]); whoever does tells its scheduler's actor to take office in that term, with
 //! what the ledger keeps, and tells the mesh. Who leads no longer, or cannot know, has it leave office.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use starling_core::ids::{JobId, NodeId, Term};
@@ -38,7 +39,12 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub(crate) struct Candidacy {
     pub(crate) quorum: Quorum,
     mesh: Mesh,
+    /// Those that might vote, as they were last seen.
+    seen: Arc<Mutex<BTreeMap<NodeId, Member>>>,
 }
+
+/// How many of them are remembered.
+const SEEN_MAX: usize = 1_024;
 
 impl Candidacy {
     /// Starts it, on what the data directory holds.
@@ -55,7 +61,7 @@ impl Candidacy {
             ..QuorumConfig::new(mesh.node())
         };
         let quorum = Quorum::start(config, Arc::new(MeshTransport::new(mesh.clone()))).await?;
-        let candidacy = Candidacy { quorum, mesh: mesh.clone() };
+        let candidacy = Candidacy { quorum, mesh: mesh.clone(), seen: Arc::default() };
         candidacy.tell_members();
         Ok(candidacy)
     }
@@ -92,12 +98,24 @@ impl Candidacy {
     pub(crate) fn tell_members(&self) {
         let members = self.mesh.members();
         let candidates = members.iter().filter(|member| matches!(member.info.role, Role::Scheduler | Role::Auto));
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for member in candidates.clone() {
+            if seen.len() < SEEN_MAX || seen.contains_key(&member.node) {
+                seen.insert(member.node, member.clone());
+            }
+        }
+        drop(seen);
         let mut live: Vec<(NodeId, Rank)> = candidates.map(|member| (member.node, rank_of(member))).collect();
         // Who votes already is needed, whatever its rank.
         let voters = self.quorum.view().borrow().voters.clone();
         live.sort_by_key(|(node, rank)| (!voters.contains(node), std::cmp::Reverse(*rank), *node));
         live.truncate(CANDIDATES_MAX);
         self.quorum.candidates(live);
+    }
+
+    /// A node that might vote, as it was last seen.
+    pub(crate) fn last_seen(&self, node: NodeId) -> Option<Member> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
     }
 
     /// The term that the scheduler has in a term of the quorum's.

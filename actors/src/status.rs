@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use starling_core::ids::{NodeId, Term};
-use starling_runtime::mesh::{Link, Mesh, MeshError, Role};
+use starling_runtime::mesh::{Link, Member, Mesh, MeshError, Role};
 use tokio::time::timeout;
 
 use crate::leaders::Leaders;
@@ -40,6 +40,8 @@ pub struct QuorumStatus {
     pub voters: Vec<NodeId>,
     /// Who else has the log.
     pub learners: Vec<NodeId>,
+    /// Those of the voters that are not there, as they were last seen.
+    pub away: Vec<MemberStatus>,
     /// What is in the way, for a person.
     pub problem: Option<String>,
 }
@@ -59,12 +61,28 @@ pub struct MemberStatus {
     pub addrs: Vec<String>,
 }
 
+impl MemberStatus {
+    fn of(member: Member) -> MemberStatus {
+        MemberStatus {
+            node: member.node,
+            name: member.info.name,
+            role: member.info.role,
+            keeps: member.info.keeps,
+            addrs: member.addrs.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl NodeStatus {
     pub(crate) fn gather(mesh: &Mesh, name: &str, leaders: &Leaders, candidacy: Option<&Candidacy>) -> NodeStatus {
+        let members = mesh.members();
         let quorum = candidacy.map(|candidacy| {
             let view = candidacy.quorum.view().borrow().clone();
+            let is_away = |node: &&NodeId| !members.iter().any(|member| member.node == **node);
+            let away = view.voters.iter().filter(is_away).filter_map(|node| candidacy.last_seen(*node));
             QuorumStatus {
                 has_quorum: view.has_quorum,
+                away: away.map(MemberStatus::of).collect(),
                 voters: view.voters,
                 learners: view.learners,
                 problem: view.problem,
@@ -75,20 +93,13 @@ impl NodeStatus {
             Some(candidacy) => candidacy.leader(),
             None => leaders.known(),
         };
-        let members = mesh.members().into_iter().map(|member| MemberStatus {
-            node: member.node,
-            name: member.info.name,
-            role: member.info.role,
-            keeps: member.info.keeps,
-            addrs: member.addrs.iter().map(ToString::to_string).collect(),
-        });
         NodeStatus {
             node: mesh.node(),
             name: name.to_owned(),
             term: known.map(|known| known.0).or_else(|| leaders.known().map(|known| known.0)),
             leader: known.map(|known| known.1),
             quorum,
-            members: members.collect(),
+            members: members.into_iter().map(MemberStatus::of).collect(),
         }
     }
 }

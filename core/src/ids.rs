@@ -150,7 +150,7 @@ impl Term {
     /// The term before the first of a cluster that was founded at this time: later than every term of one that was founded
     /// before, so that those who knew that one follow the new one. `chance` keeps their attempts apart.
     pub const fn before_founding(unix_seconds: u64, chance: u32) -> Term {
-        Term(unix_seconds << Term::BITS | (chance & 0x7_ffff) as u64)
+        Term(unix_seconds << Term::BITS | (chance & 0x7ff) as u64)
     }
 
     /// The term so many elections later.

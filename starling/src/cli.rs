@@ -86,7 +86,7 @@ enum Command {
 }
 
 /// What is logged if `STARLING_LOG` does not say.
-const LOG_OF_NODE: &str = "warn,starling_runtime=info,starling_actors=info";
+const LOG_OF_NODE: &str = "warn,openraft=off,starling_runtime=info,starling_actors=info";
 
 impl Command {
     fn log(&self) -> &'static str {

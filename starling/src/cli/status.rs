@@ -106,7 +106,9 @@ impl StatusView {
     /// What a node has said of its cluster.
     pub(super) fn of(status: &NodeStatus) -> StatusView {
         let member = |node: NodeId| status.members.iter().find(|member| member.node == node);
-        let name = |node: NodeId| member(node).map_or_else(|| node.to_string(), |member| member.name.clone());
+        let away = |node: NodeId| status.quorum.as_ref()?.away.iter().find(|member| member.node == node);
+        let known = |node: NodeId| member(node).or_else(|| away(node));
+        let name = |node: NodeId| known(node).map_or_else(|| node.to_string(), |member| member.name.clone());
         let mut members: Vec<&MemberStatus> =
             status.members.iter().filter(|member| member.role != Role::Client).collect();
         members.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
@@ -117,7 +119,7 @@ impl StatusView {
             .map(|node| Voter {
                 name: name(*node),
                 is_live: member(*node).is_some(),
-                has_data: member(*node).is_some_and(|member| member.keeps),
+                has_data: known(*node).is_some_and(|member| member.keeps),
             })
             .collect();
         let runs_tasks = |member: &&&MemberStatus| matches!(member.role, Role::Auto | Role::Worker);
