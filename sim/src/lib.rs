@@ -6,7 +6,8 @@
 //! everything it asked; and after everything is released, nothing left anywhere.
 //!
 //! - [`plan`]: what a seed stands for; [`work`]: what the tasks compute.
-//! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it;
+//! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it, `failover` of the
+//!   scheduler;
 //!   [`client`]: who submits and asks; `node`: a store and threads around the worker machine.
 //! - `check`: what a run has to keep, one file each; `report`: what the runs have met.
 //! - [`mod@bench`]: the pure scheduler against the clock.
@@ -15,6 +16,7 @@ pub mod bench;
 mod check;
 pub mod client;
 pub mod cluster;
+mod failover;
 mod faults;
 mod node;
 pub mod plan;
