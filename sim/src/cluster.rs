@@ -483,6 +483,10 @@ impl Cluster {
         for message in decode::<FromClient>(batch)? {
             // What a client says after its loss was noticed is ignored.
             let is_known = self.clients.contains_key(&client);
+            // Nobody goes on with a job over a link that it has left for another.
+            if !is_known && matches!(message, FromClient::Resume { .. }) {
+                break;
+            }
             match &message {
                 FromClient::Scattered { job, values } if is_known => values.iter().for_each(|value| {
                     self.orphans.remove(&TaskId::new(*job, value.0));
@@ -565,7 +569,9 @@ impl Cluster {
             self.report.count(name_to_worker(&message));
             match &message {
                 ToWorker::Compute(given) => resources::check_assignment(&self.scheduler, worker, given)?,
-                ToWorker::Leave => self.leaving.grant(&self.scheduler, worker, self.report.faults)?,
+                ToWorker::Leave => {
+                    self.leaving.grant(&self.scheduler, worker, self.report.faults, self.era > 0)?;
+                }
                 _ => {}
             }
             to_workers.entry(worker).or_default().push(message);

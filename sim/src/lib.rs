@@ -90,6 +90,8 @@ mod tests {
             "part",
             "still-running",
             "still-here",
+            "fail-over",
+            "client-link",
         ];
         for what in common {
             assert!(met(what) > 10, "{what} was hardly met: {sum:?}");
