@@ -47,6 +47,10 @@ pub struct Client {
     plan: Arc<Plan>,
     job: Option<JobId>,
     next_index: u32,
+    /// The tasks as they were submitted.
+    specs: BTreeMap<u32, TaskSpec>,
+    /// The pieces of the job that were said again and have no answer.
+    restoring: BTreeSet<u64>,
     pub(crate) values: Values,
     pub(crate) requests: Requests,
     workers: BTreeSet<WorkerId>,
@@ -67,6 +71,8 @@ impl Client {
             plan: Arc::clone(plan),
             job: None,
             next_index: 0,
+            specs: BTreeMap::new(),
+            restoring: BTreeSet::new(),
             values: Values::new(plan.allowed_failures, plan.store_bytes_max > 0),
             requests: Requests::default(),
             workers: BTreeSet::new(),
@@ -198,13 +204,64 @@ impl Client {
             is_held: options.wanted,
         };
         self.values.submit(index, submitted);
-        TaskSpec {
+        let spec = TaskSpec {
             task: TaskId::new(job, index),
             kind,
             payload: payload.encode(),
             inputs: inputs.into_iter().collect(),
             options,
+        };
+        self.specs.insert(index, spec.clone());
+        spec
+    }
+
+    /// The client has another link, to this scheduler or to another: what it says over it. What was on its way is lost.
+    pub(crate) fn resume(&mut self, id: ClientId, rng: &mut Rng) -> Vec<FromClient> {
+        self.id = id;
+        self.workers.clear();
+        self.workers_seen.clear();
+        self.unanswered.clear();
+        self.restoring.clear();
+        self.requests = Requests::default();
+        let Some(job) = self.job else { return vec![self.hello()] };
+        let needed = self.values.resume(rng);
+        let mut said = vec![FromClient::Resume { token: self.next_token(), job, name: format!("job of {id:?}") }];
+        let piece_max = *rng.pick(&[1, 10, 1_000]).unwrap_or(&10);
+        let mut released = Vec::new();
+        let mut pieces = needed.chunks(piece_max).peekable();
+        // At least one piece, which may be empty.
+        loop {
+            let piece = pieces.next().unwrap_or_default();
+            let token = self.next_token();
+            self.restoring.insert(token);
+            let (mut tasks, mut values, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+            for index in piece {
+                let is_held = self.values.is_held(*index);
+                failed.extend(self.values.failure(*index).map(|failure| (*index, failure)));
+                match self.specs.get(index) {
+                    Some(spec) => {
+                        let mut spec = spec.clone();
+                        spec.options.wanted = is_held;
+                        tasks.push(spec);
+                    }
+                    None => {
+                        values.push((*index, self.values.nbytes(*index)));
+                        released.extend((!is_held).then_some(TaskId::new(job, *index)));
+                    }
+                }
+            }
+            let end = pieces.peek().is_none().then_some(self.next_index);
+            said.push(FromClient::Restore { job, token, tasks, values, failed, end });
+            if end.is_some() {
+                break;
+            }
         }
+        // Values are taken to be wanted.
+        said.push(FromClient::Release { tasks: released });
+        // What was given up may not have been heard.
+        let cancelled = needed.iter().filter(|index| self.values.is_cancelled(**index));
+        said.push(FromClient::Cancel { tasks: cancelled.map(|index| TaskId::new(job, *index)).collect() });
+        said
     }
 
     /// A task of this client has it submit another one, and waits for that: gives that one.
@@ -341,6 +398,7 @@ impl Client {
                 self.workers.remove(&worker);
             }
             ToClient::JobOpened { job, .. } => self.job = Some(job),
+            ToClient::Accepted { token } if self.restoring.remove(&token) => {}
             ToClient::Accepted { token } => match self.answered(token)? {
                 false => {}
                 true => return Err(format!("submission {token} was accepted, and it was to be refused")),
@@ -402,6 +460,9 @@ impl Client {
     pub fn check_answered(&self) -> Result<(), String> {
         if self.job.is_none() {
             return Err(format!("{:?} never got its job", self.id));
+        }
+        if !self.restoring.is_empty() {
+            return Err(format!("{:?} has {} pieces without an answer", self.id, self.restoring.len()));
         }
         if !self.unanswered.is_empty() {
             return Err(format!("{:?} has {} submissions without an answer", self.id, self.unanswered.len()));

@@ -31,6 +31,7 @@ use crate::check::leaving::Leaving;
 use crate::check::requests::{self, Asked};
 use crate::check::{emptiness, resources};
 use crate::client::{Client, Wish};
+use crate::failover::Quorum;
 use crate::node::{Deed, Due, SimNode, Thread};
 use crate::plan::Plan;
 pub use crate::report::Report;
@@ -41,26 +42,84 @@ use crate::work;
 /// More happenings than this in one run mean that the cluster turns in a circle.
 const HAPPENINGS_MAX: u64 = 3_000_000;
 
+/// How long it is waited for that nothing is left, in microseconds.
+const LONG_US: u64 = 60_000_000;
+
 /// Something that is going to happen.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    WorkerSays { worker: WorkerId, batch: Vec<u8> },
-    WorkerHears { worker: WorkerId, batch: Vec<u8> },
-    ClientSays { client: ClientId, batch: Vec<u8>, era: u32 },
-    ClientHears { client: ClientId, batch: Vec<u8> },
-    WorkerIsUp { worker: WorkerId, era: u32 },
-    WorkerIsDown { worker: WorkerId },
-    ClientIsUp { client: ClientId, era: u32 },
-    ClientIsDown { client: ClientId },
-    NodeRegisters { node: usize },
-    NodeDeed { node: usize, life: u32, deed: Deed },
-    NodePauses { node: usize, is_paused: bool },
-    NodeWantsToLeave { node: usize },
-    ClientActs { client: ClientId },
-    ClientFetches { client: ClientId, task: TaskId, from: WorkerId },
+    WorkerSays {
+        worker: WorkerId,
+        batch: Vec<u8>,
+    },
+    WorkerHears {
+        worker: WorkerId,
+        batch: Vec<u8>,
+    },
+    ClientSays {
+        client: ClientId,
+        batch: Vec<u8>,
+        era: u32,
+    },
+    ClientHears {
+        client: ClientId,
+        batch: Vec<u8>,
+    },
+    WorkerIsUp {
+        worker: WorkerId,
+        era: u32,
+    },
+    WorkerIsDown {
+        worker: WorkerId,
+    },
+    ClientIsUp {
+        client: ClientId,
+        era: u32,
+    },
+    ClientIsDown {
+        client: ClientId,
+    },
+    /// The scheduler notices that a link is lost over which a client said its things before.
+    OldClientIsDown {
+        client: ClientId,
+        era: u32,
+    },
+    /// An entry is in the ledger.
+    Logged {
+        era: u32,
+    },
+    /// The scheduler has waited long enough.
+    Recovered {
+        era: u32,
+    },
+    NodeRegisters {
+        node: usize,
+    },
+    NodeDeed {
+        node: usize,
+        life: u32,
+        deed: Deed,
+    },
+    NodePauses {
+        node: usize,
+        is_paused: bool,
+    },
+    NodeWantsToLeave {
+        node: usize,
+    },
+    ClientActs {
+        client: ClientId,
+    },
+    ClientFetches {
+        client: ClientId,
+        task: TaskId,
+        from: WorkerId,
+    },
     Fault,
     SchedulerTick,
-    NodeTick { node: usize },
+    NodeTick {
+        node: usize,
+    },
 }
 
 impl Happening {
@@ -87,6 +146,7 @@ pub(crate) enum Link {
     ToWorker(WorkerId),
     FromClient(ClientId),
     ToClient(ClientId),
+    Ledger,
     /// From a node's threads and fetches to its machine.
     Within(usize),
 }
@@ -114,8 +174,9 @@ pub struct Cluster {
     /// How much of that is more than the passing of time.
     open: u64,
     /// When the last message of a link arrives.
-    links: BTreeMap<Link, u64>,
+    pub(crate) links: BTreeMap<Link, u64>,
     pub(crate) scheduler: Scheduler,
+    pub(crate) quorum: Quorum,
     /// How often the scheduler has started.
     pub(crate) era: u32,
     pub(crate) nodes: Vec<SimNode>,
@@ -143,7 +204,8 @@ impl Cluster {
         let plan = Arc::new(Plan::new(&mut rng));
         let nodes = (0..plan.nodes).map(|number| SimNode::new(number as u8, &plan, &mut rng)).collect();
         let mut cluster = Cluster {
-            scheduler: new_scheduler(&plan, 0),
+            scheduler: new_scheduler(&plan, 0).recovering(),
+            quorum: Quorum::new(),
             plan,
             rng,
             now: 0,
@@ -183,6 +245,7 @@ impl Cluster {
             self.connect_client();
         }
         self.plan_troubles();
+        self.at(0, Happening::Recovered { era: 0 });
     }
 
     /// Runs everything to its end. An error says which promise was broken.
@@ -192,6 +255,9 @@ impl Cluster {
         self.give_up_the_impossible()?;
         self.check_promises()?;
         self.release_all()?;
+        // Until what nobody has asked for again is not waited for any more.
+        self.now += LONG_US;
+        self.run_until_quiet()?;
         emptiness::check(&self.scheduler, &self.nodes, |task| self.orphans.contains(&task))?;
         Ok(self.report)
     }
@@ -297,6 +363,14 @@ impl Cluster {
                 self.tell_scheduler(scheduler::Event::ClientLost { client })?;
                 self.wake_nested();
             }
+            Happening::OldClientIsDown { client, era } => {
+                if era == self.era {
+                    self.tell_scheduler(scheduler::Event::ClientLost { client })?;
+                }
+            }
+            Happening::Logged { era } if era == self.era => self.logged()?,
+            Happening::Recovered { era } if era == self.era => self.tell_scheduler(scheduler::Event::Recovered)?,
+            Happening::Logged { .. } | Happening::Recovered { .. } => {}
             Happening::NodeRegisters { node } => self.register(node)?,
             Happening::NodeDeed { node, life, deed } => self.node_does(node, life, deed)?,
             Happening::NodePauses { node, is_paused } => {
@@ -409,6 +483,10 @@ impl Cluster {
         for message in decode::<FromClient>(batch)? {
             // What a client says after its loss was noticed is ignored.
             let is_known = self.clients.contains_key(&client);
+            // Nobody goes on with a job over a link that it has left for another.
+            if !is_known && matches!(message, FromClient::Resume { .. }) {
+                break;
+            }
             match &message {
                 FromClient::Scattered { job, values } if is_known => values.iter().for_each(|value| {
                     self.orphans.remove(&TaskId::new(*job, value.0));
@@ -483,12 +561,17 @@ impl Cluster {
         {
             self.scheduler.check_invariants();
         }
+        for entry in effects.to_log {
+            self.propose(entry);
+        }
         let mut to_workers: BTreeMap<WorkerId, Vec<ToWorker>> = BTreeMap::new();
         for (worker, message) in effects.to_workers {
             self.report.count(name_to_worker(&message));
             match &message {
                 ToWorker::Compute(given) => resources::check_assignment(&self.scheduler, worker, given)?,
-                ToWorker::Leave => self.leaving.grant(&self.scheduler, worker, self.report.faults)?,
+                ToWorker::Leave => {
+                    self.leaving.grant(&self.scheduler, worker, self.report.faults, self.era > 0)?;
+                }
                 _ => {}
             }
             to_workers.entry(worker).or_default().push(message);
@@ -637,6 +720,11 @@ impl Cluster {
         }
     }
 
+    /// A client has another id.
+    pub(crate) fn nested_of(&mut self, old: ClientId, new: ClientId) {
+        self.nested.iter_mut().filter(|nested| nested.client == old).for_each(|nested| nested.client = new);
+    }
+
     /// A task that has waited goes on, and ends a little later.
     fn go_on(&mut self, node: usize, life: u32, thread: Thread) {
         let delay = self.rng.between(1, self.plan.delay_max_us);
@@ -743,6 +831,9 @@ impl Cluster {
             self.at(0, Happening::NodeRegisters { node });
             self.at(0, Happening::NodePauses { node, is_paused: false });
         }
+        self.run_until_quiet()?;
+        // What nobody has asked for again is not waited for any more, and workers may leave that had some of it.
+        self.now += LONG_US;
         self.run_and_fetch()
     }
 

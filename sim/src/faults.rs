@@ -4,7 +4,7 @@ use starling_core::failure::TaskFailure;
 use starling_core::ids::{Attempt, ClientId, JobId, TaskId, Time, WorkerId};
 use starling_core::wire::{FromClient, FromWorker, WorkerStatus};
 
-use crate::cluster::{Cluster, Happening, Link, encode, new_scheduler};
+use crate::cluster::{Cluster, Happening, Link, encode};
 use crate::plan::Plan;
 use crate::work;
 
@@ -14,8 +14,9 @@ const TROUBLES_US: u64 = 60_000;
 impl Cluster {
     /// Decides when things go wrong.
     pub(crate) fn plan_troubles(&mut self) {
-        let Plan { crashes, link_losses, client_losses, restarts, lies, pauses, leaves, .. } = *self.plan;
-        for _ in 0..crashes + link_losses + client_losses + restarts + lies {
+        let Plan { crashes, link_losses, client_losses, client_link_losses, restarts, lies, pauses, leaves, .. } =
+            *self.plan;
+        for _ in 0..crashes + link_losses + client_losses + client_link_losses + restarts + lies {
             let at = self.rng.below(TROUBLES_US);
             self.at(at, Happening::Fault);
         }
@@ -38,8 +39,8 @@ impl Cluster {
     /// One of the faults of the plan.
     pub(crate) fn fault(&mut self) -> Result<(), String> {
         self.report.faults += 1;
-        let Plan { crashes, link_losses, client_losses, restarts, lies, .. } = *self.plan;
-        let roll = self.rng.below(crashes + link_losses + client_losses + restarts + lies);
+        let Plan { crashes, link_losses, client_losses, client_link_losses, restarts, lies, .. } = *self.plan;
+        let roll = self.rng.below(crashes + link_losses + client_losses + client_link_losses + restarts + lies);
         let node = self.some_node();
         if roll < crashes {
             self.crash(node);
@@ -49,8 +50,11 @@ impl Cluster {
         } else if roll < crashes + link_losses + client_losses {
             self.lose_client();
             Ok(())
-        } else if roll < crashes + link_losses + client_losses + restarts {
-            self.restart_scheduler()
+        } else if roll < crashes + link_losses + client_losses + client_link_losses {
+            self.lose_client_link();
+            Ok(())
+        } else if roll < crashes + link_losses + client_losses + client_link_losses + restarts {
+            self.fail_over()
         } else {
             self.lie(node)
         }
@@ -102,29 +106,6 @@ impl Cluster {
             self.at(delay, Happening::ClientIsDown { client });
             self.connect_client();
         }
-    }
-
-    /// The scheduler forgets everything but which job ids it has given out; nodes keep what they have. What it has said may
-    /// still arrive at a node, but only before the node notices.
-    fn restart_scheduler(&mut self) -> Result<(), String> {
-        self.era += 1;
-        // Each client has opened one job at most.
-        self.scheduler = new_scheduler(&self.plan, self.era).first_job(JobId(self.clients_next));
-        for node in 0..self.nodes.len() {
-            let was_connected = self.nodes[node].lose_link(Time(self.now)).is_some();
-            self.after_node(node)?;
-            if was_connected {
-                let delay = self.rng.between(1, 5 * self.plan.delay_max_us);
-                self.at(delay, Happening::NodeRegisters { node });
-            }
-        }
-        let clients = self.clients.len();
-        self.clients.clear();
-        self.orphans.clear();
-        self.runs.clear();
-        (0..clients).for_each(|_| self.connect_client());
-        self.wake_nested();
-        Ok(())
     }
 
     /// A peer says what nobody asked it for.

@@ -6,7 +6,8 @@
 //! everything it asked; and after everything is released, nothing left anywhere.
 //!
 //! - [`plan`]: what a seed stands for; [`work`]: what the tasks compute.
-//! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it;
+//! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it, `failover` of the
+//!   scheduler;
 //!   [`client`]: who submits and asks; `node`: a store and threads around the worker machine.
 //! - `check`: what a run has to keep, one file each; `report`: what the runs have met.
 //! - [`election`]: another world, in which real quorums elect leaders under faults.
@@ -17,6 +18,7 @@ mod check;
 pub mod client;
 pub mod cluster;
 pub mod election;
+mod failover;
 mod faults;
 mod node;
 pub mod plan;
@@ -90,6 +92,8 @@ mod tests {
             "part",
             "still-running",
             "still-here",
+            "fail-over",
+            "client-link",
         ];
         for what in common {
             assert!(met(what) > 10, "{what} was hardly met: {sum:?}");

@@ -77,7 +77,9 @@ pub struct Plan {
     pub link_losses: u64,
     /// How often a client disappears.
     pub client_losses: u64,
-    /// How often the scheduler starts anew and knows nothing, ids included.
+    /// How often a client loses its link and goes on with its job over another.
+    pub client_link_losses: u64,
+    /// How often the scheduler dies and another takes over.
     pub restarts: u64,
     /// How often a peer says something that nobody asked it for.
     pub lies: u64,
@@ -126,7 +128,8 @@ impl Plan {
             crashes: faults(rng, 5),
             link_losses: faults(rng, 5),
             client_losses: faults(rng, 1),
-            restarts: if rng.chance(70) { 0 } else { faults(rng, 2) },
+            client_link_losses: if rng.chance(50) { 0 } else { faults(rng, 3) },
+            restarts: if rng.chance(50) { 0 } else { faults(rng, 4) },
             lies: if rng.chance(60) { 0 } else { faults(rng, 20) },
         }
     }

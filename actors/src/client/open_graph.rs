@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use starling_core::failure::TaskFailure;
 use starling_core::fixed::FixedMap;
-use starling_core::ids::{JobId, Term};
+use starling_core::ids::{JobId, TaskId, Term};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::FromClient;
 
+use super::IDS_MAX;
 use crate::link::frame_with;
 
 /// What has been sent is looked through when it has become twice as large as what was needed of it, and at least this large.
@@ -102,8 +103,12 @@ impl OpenGraph {
         }
         let failed = values.keys().filter_map(|index| failures.get(index).map(|failure| (*index, failure.clone())));
         let failed = failed.collect();
+        // Values that are said again count as held: those that only tasks need are let go behind them.
+        let released: Vec<TaskId> =
+            values.keys().filter(|index| !is_held(**index)).map(|index| TaskId::new(job, *index)).collect();
         let values = values.into_iter().collect();
         said.push(FromClient::Restore { job, token, tasks: Vec::new(), values, failed, end: Some(end) });
+        said.extend(released.chunks(IDS_MAX).map(|tasks| FromClient::Release { tasks: tasks.to_vec() }));
         said
     }
 
@@ -183,13 +188,20 @@ mod tests {
         graph
     }
 
-    /// Tasks and whether they are wanted, values, failures, the end.
-    type Said = (Vec<(u32, bool)>, Vec<u32>, Vec<u32>, Option<u32>);
+    /// Tasks and whether they are wanted, values, failures, the end; what is released.
+    type Said = (Vec<(u32, bool)>, Vec<u32>, Vec<u32>, Option<u32>, Vec<u32>);
 
     fn said(messages: &[FromClient]) -> Said {
-        let mut all = (Vec::new(), Vec::new(), Vec::new(), None);
+        let mut all = (Vec::new(), Vec::new(), Vec::new(), None, Vec::new());
         for message in messages {
-            let FromClient::Restore { tasks, values, failed, end, .. } = message else { panic!("{message:?}") };
+            let (tasks, values, failed, end) = match message {
+                FromClient::Restore { tasks, values, failed, end, .. } => (tasks, values, failed, end),
+                FromClient::Release { tasks } => {
+                    all.4.extend(tasks.iter().map(|task| task.index));
+                    continue;
+                }
+                other => panic!("{other:?}"),
+            };
             all.0.extend(tasks.iter().map(|spec| (spec.task.index, spec.options.wanted)));
             all.1.extend(values.iter().map(|(index, _)| *index));
             all.2.extend(failed.iter().map(|(index, _)| *index));
@@ -206,7 +218,7 @@ mod tests {
             TaskFailure { task: TaskId::new(JOB, 6), name: String::new(), node: None, cause: FailureCause::Cancelled };
         let failures = [(6, failure)].into_iter().collect();
         let is_held = |index| [4, 6].contains(&index);
-        let expected = (vec![(0, false), (1, false), (4, true), (6, true)], vec![3], vec![6], Some(8));
+        let expected = (vec![(0, false), (1, false), (4, true), (6, true)], vec![3], vec![6], Some(8), vec![3]);
         assert_eq!(said(&graph.restore(JOB, 8, 1, is_held, &failures)), expected);
         let before = graph.bytes;
         graph.drop_unneeded(JOB, is_held);

@@ -13,7 +13,6 @@ use crate::fixed::FixedMap;
 use crate::ids::{ClientId, JobId, TaskId};
 use crate::wire::{FromClient, SubmitError, ToClient, ToWorker};
 
-use super::pool::NBYTES_MAX;
 use super::record::Jobs;
 use super::{Effects, Scheduler, TaskState};
 
@@ -264,14 +263,7 @@ impl Scheduler {
         for message in kept.messages {
             match message {
                 FromClient::Submit { job, .. } if job == job_id => {}
-                FromClient::Scattered { job, values } if job == job_id => {
-                    for (index, nbytes, workers) in values {
-                        let slots = workers.iter().filter_map(|worker| self.pool.slot(*worker));
-                        for slot in slots.collect::<Vec<_>>() {
-                            self.orphan_value(slot, TaskId::new(job_id, index), nbytes.min(NBYTES_MAX));
-                        }
-                    }
-                }
+                FromClient::Scattered { job, values } if job == job_id => self.orphan_values(job_id, values),
                 FromClient::Release { mut tasks } => {
                     tasks.retain(|task| task.job != job_id);
                     others.push(FromClient::Release { tasks });

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::ids::{Attempt, JobId, TaskId, Time};
+use crate::ids::{Attempt, JobId, TaskId, Time, WorkerId};
 use crate::wire::{Inventory, StillRunning, ToWorker};
 
 use super::pool::{NBYTES_MAX, Slot};
@@ -42,7 +42,7 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.outputs.is_empty() && self.running.is_empty()
     }
 
@@ -94,9 +94,16 @@ impl Scheduler {
         self.recovery.is_under_way || self.now < self.orphans_until
     }
 
-    /// A value that its client has put on workers, and will say again.
-    pub(super) fn orphan_value(&mut self, slot: Slot, task: TaskId, nbytes: u64) {
-        self.orphans.add(task, Orphan { slot, attempt: Attempt(0), nbytes });
+    /// Values that a client has put on workers, and will say again.
+    pub(super) fn orphan_values(&mut self, job: JobId, values: Vec<(u32, u64, Vec<WorkerId>)>) {
+        for (index, nbytes, workers) in values {
+            let task = TaskId::new(job, index);
+            for slot in workers.into_iter().filter_map(|worker| self.pool.slot(worker)) {
+                if self.jobs.get(task).is_none() && self.orphans.has_room() {
+                    self.orphans.add(task, Orphan { slot, attempt: Attempt(0), nbytes: nbytes.min(NBYTES_MAX) });
+                }
+            }
+        }
     }
 
     fn on_held(&mut self, slot: Slot, task: TaskId, attempt: Attempt, nbytes: u64, effects: &mut Effects) {

@@ -286,7 +286,7 @@ impl Scheduler {
         if self.kept_names_of(id).next().is_none() {
             return self.close_job(id, effects);
         }
-        self.recovery.give_up(id);
+        self.give_up_restoring(id);
         let Some(job) = self.jobs.job_mut(id) else { return };
         job.client = NOBODY;
         let indices: Vec<u32> = job.iter().map(|(index, _)| index).collect();

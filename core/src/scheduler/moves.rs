@@ -403,11 +403,30 @@ impl Scheduler {
 
     /// A worker wants to leave. If nobody is there to take over, it goes at once: waiting would not help.
     pub(super) fn on_leaving(&mut self, slot: Slot, effects: &mut Effects) {
-        if self.can_retire(slot) {
+        // In a recovery others may still come.
+        if self.can_retire(slot) || self.recovery.is_under_way {
             if self.mark_retiring(slot, None) {
                 self.clear_out(slot, None, effects);
             }
-        } else if let Some(worker) = self.pool.get(slot).map(|worker| worker.id) {
+        } else {
+            self.let_go_at_once(slot, effects);
+        }
+    }
+
+    /// The recovery is over. If all that have come want to leave, nobody will take over from them.
+    pub(super) fn let_last_go(&mut self, effects: &mut Effects) {
+        if self.pool.iter().all(|(_, worker)| worker.is_retiring) {
+            for slot in self.moves.retiring.keys().copied().collect::<Vec<_>>() {
+                for request in self.moves.retiring.remove(&slot).unwrap_or_default() {
+                    self.close_one(Some(request), Ok(0), effects);
+                }
+                self.let_go_at_once(slot, effects);
+            }
+        }
+    }
+
+    fn let_go_at_once(&mut self, slot: Slot, effects: &mut Effects) {
+        if let Some(worker) = self.pool.get(slot).map(|worker| worker.id) {
             // Nothing more comes to it, so that others do not leave their data to it.
             self.pool.set_retiring(slot, true);
             self.end_moves_to(slot, effects);
@@ -498,7 +517,8 @@ impl Scheduler {
 
     /// Lets those go that were about to leave and have nothing left. They stay without work until they are gone.
     pub(super) fn let_retired_go(&mut self, effects: &mut Effects) {
-        if self.moves.retiring.is_empty() {
+        // What they have and nobody has asked for yet may be the only one of its kind.
+        if self.moves.retiring.is_empty() || !self.orphans.is_empty() {
             return;
         }
         let is_done = |slot: &Slot| {

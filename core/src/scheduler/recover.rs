@@ -116,11 +116,6 @@ impl Recovery {
         !self.is_under_way && self.restoring.is_empty()
     }
 
-    /// The job is no client's any more.
-    pub(super) fn give_up(&mut self, job: JobId) {
-        self.restoring.remove(&job);
-    }
-
     /// Nobody waits for the answers to what this client has said.
     pub(super) fn forget_client(&mut self, client: ClientId) {
         self.later.messages.retain(|(of, _)| *of != client);
@@ -128,11 +123,22 @@ impl Recovery {
 }
 
 impl Scheduler {
+    /// What was said again of a job is not taken up. The values that its client has put on workers meanwhile wait there.
+    pub(super) fn give_up_restoring(&mut self, job: JobId) {
+        let Some(restoring) = self.recovery.restoring.remove(&job) else { return };
+        for (_, message) in restoring.later.messages {
+            if let FromClient::Scattered { values, .. } = message {
+                self.orphan_values(job, values);
+            }
+        }
+    }
+
     /// A client goes on with a job that it has opened before.
     pub(super) fn on_resume(&mut self, client: ClientId, token: u64, job: JobId, name: String, effects: &mut Effects) {
         match self.recovery.client_of(job).or_else(|| self.jobs.job(job).map(|job| job.client)) {
             // What the other link still says of it is not its client's any more, and all of it is said again.
             Some(owner) => {
+                self.give_up_restoring(job);
                 self.hand_over_kept(owner, job);
                 if let Some(jobs) = self.clients.get_mut(&owner) {
                     jobs.retain(|owned| *owned != job);
@@ -284,6 +290,7 @@ impl Scheduler {
     /// Who was to say something has said it, or will not: what was said is taken up.
     pub(super) fn on_recovered(&mut self, effects: &mut Effects) {
         self.recovery.is_under_way = false;
+        self.let_last_go(effects);
         self.orphans_until.0 = self.now.0.saturating_add(ORPHANS_US);
         // First, since clients may have more of the same jobs.
         for kept in std::mem::take(&mut self.recovery.kept) {

@@ -54,7 +54,7 @@ impl Scheduler {
             self.live -= 1;
         }
         self.jobs.close(job_id);
-        self.recovery.give_up(job_id);
+        self.give_up_restoring(job_id);
         self.leave_orphans_of(job_id, effects);
     }
 

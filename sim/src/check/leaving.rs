@@ -32,7 +32,14 @@ impl Leaving {
     }
 
     /// The scheduler lets a worker go.
-    pub(crate) fn grant(&mut self, scheduler: &Scheduler, worker: WorkerId, faults: u64) -> Result<(), String> {
+    /// With `is_new` the scheduler may not know yet of what the worker has: a last one goes with it all the same.
+    pub(crate) fn grant(
+        &mut self,
+        scheduler: &Scheduler,
+        worker: WorkerId,
+        faults: u64,
+        is_new: bool,
+    ) -> Result<(), String> {
         let Some(view) = scheduler.worker(worker) else { return Err(format!("{worker:?} is let go and not there")) };
         if !self.asked.contains(&worker) {
             return Err(format!("{worker:?} is let go and never was to leave"));
@@ -44,7 +51,8 @@ impl Leaving {
             return Err(format!("{worker:?} is let go with {} tasks and {} outputs", view.processing, view.outputs));
         }
         self.has_lost |= !is_clean;
-        self.granted.insert(worker, is_clean.then_some(faults));
+        let takes_nothing = is_clean && !(is_new && is_alone);
+        self.granted.insert(worker, takes_nothing.then_some(faults));
         Ok(())
     }
 

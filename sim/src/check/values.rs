@@ -6,6 +6,7 @@ use starling_core::failure::{FailureCause, TaskFailure};
 use starling_core::ids::{JobId, KindId, TaskId, WorkerId};
 use starling_core::wire::ResultAt;
 
+use crate::rng::Rng;
 use crate::work::{self, FAIL, FLAKY, HANG, Payload};
 
 /// What the client knows of a task.
@@ -26,6 +27,8 @@ pub(crate) struct Known {
     got: Got,
     /// How often the scheduler was told that the result is not where it should be: so often it may be told anew.
     complaints: u32,
+    /// Why it has failed, if it was said to.
+    failure: Option<TaskFailure>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,7 @@ impl Values {
             is_held: task.is_held,
             got: Got::Nothing,
             complaints: 0,
+            failure: None,
         };
         self.tasks.insert(index, known);
     }
@@ -113,6 +117,7 @@ impl Values {
             is_held: true,
             got: Got::Place(holders),
             complaints: 0,
+            failure: None,
         };
         self.tasks.insert(index, known);
     }
@@ -195,8 +200,44 @@ impl Values {
         }
         if let Some(known) = self.tasks.get_mut(&task.index) {
             known.got = Got::Failure;
+            known.failure = Some(failure.clone());
         }
         Ok(())
+    }
+
+    /// The client goes on over another link: what it holds is to be announced to it anew, failures apart. Gives the tasks
+    /// that it may still need: what it holds, and what is needed to compute that, which nobody needs of what has failed.
+    pub(crate) fn resume(&mut self, rng: &mut Rng) -> Vec<u32> {
+        let mut needed = BTreeSet::new();
+        for (index, known) in self.tasks.iter_mut().rev() {
+            if known.is_held || needed.contains(index) {
+                needed.insert(*index);
+                if known.got != Got::Failure || rng.chance(30) {
+                    needed.extend(known.inputs.iter().copied());
+                }
+            }
+            known.complaints = 0;
+            if known.got != Got::Failure {
+                known.got = Got::Nothing;
+            }
+        }
+        needed.into_iter().collect()
+    }
+
+    pub(crate) fn is_held(&self, index: u32) -> bool {
+        self.tasks.get(&index).is_some_and(|known| known.is_held)
+    }
+
+    pub(crate) fn is_cancelled(&self, index: u32) -> bool {
+        self.tasks.get(&index).is_some_and(|known| known.is_cancelled)
+    }
+
+    pub(crate) fn failure(&self, index: u32) -> Option<TaskFailure> {
+        self.tasks.get(&index).and_then(|known| known.failure.clone())
+    }
+
+    pub(crate) fn nbytes(&self, index: u32) -> u64 {
+        self.tasks.get(&index).and_then(|known| known.value).map_or(0, work::nbytes)
     }
 
     /// Whether `input` is `index`, or something that it needs.
