@@ -148,6 +148,11 @@ fn the_side_with_a_quorum_finishes_its_job_and_the_other_says_that_it_has_none_a
         assert_eq!(ran_again(&far_notes, 20), 0);
         // Both have the whole cluster.
         gathered(&cluster, &noted(&cluster, &folder.path().join("last"), 40, 1)).await;
+        // A cut is nothing that somebody has to wake up for.
+        for node in 0..5 {
+            let said = equals.process(node).unwrap().output();
+            assert!(!said.contains("ERROR") && !said.contains("panicked"), "node {node}: {said}");
+        }
     });
 }
 
