@@ -85,7 +85,8 @@ enum Command {
     Sql(Box<sql::SqlOptions>),
 }
 
-/// What is logged if `STARLING_LOG` does not say.
+/// What is logged if `STARLING_LOG` does not say. Of voters that do not answer, openraft says several times a second what the
+/// quorum's own words say once.
 const LOG_OF_NODE: &str = "warn,openraft=off,starling_runtime=info,starling_actors=info";
 
 impl Command {
