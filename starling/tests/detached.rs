@@ -252,3 +252,33 @@ async fn a_client_that_waits_for_kept_results_gets_them_from_the_next_scheduler(
     assert_eq!(BTreeSet::from_iter(detached_jobs), [detached, second].into());
     in_time(cluster.shutdown()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_detached_while_the_scheduler_is_lost_is_kept_by_the_next_one_and_once() {
+    const JOBS: u64 = 40;
+    let mut nodes = three().await;
+    let cluster = connect(&nodes[1]).await;
+    let detaching: Vec<_> = (0..JOBS)
+        .map(|number| {
+            let cluster = cluster.clone();
+            // Not all in the same moment, so that some are lost at each step.
+            let later = Duration::from_millis(number / 2);
+            tokio::spawn(async move {
+                tokio::time::sleep(later).await;
+                cluster.submit_all_detached([plus::task(number, 1), plus::task(number, 2)]).await
+            })
+        })
+        .collect();
+    in_time(nodes.remove(0).shutdown()).await;
+    let mut jobs = BTreeSet::new();
+    for (number, detached) in (0..JOBS).zip(detaching) {
+        let job = in_time(detached).await.unwrap().unwrap().job();
+        let results = in_time(cluster.detached::<u64>(job)).await.unwrap();
+        assert_eq!(in_time(cluster.gather(&results)).await, Ok(vec![number + 1, number + 2]));
+        jobs.insert(job);
+    }
+    let listed = cluster.jobs().await.unwrap();
+    let detached: BTreeSet<_> = listed.iter().filter(|job| job.is_detached).map(|job| job.job).collect();
+    assert_eq!((detached.len() as u64, detached), (JOBS, jobs));
+    in_time(cluster.shutdown()).await;
+}
