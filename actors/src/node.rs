@@ -15,7 +15,7 @@ use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
 use starling_runtime::memory;
 use starling_runtime::mesh::{
-    Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
+    DownReason, Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
 };
 use starling_runtime::recorder::{self, RecordError};
 use starling_runtime::secret::ClusterSecret;
@@ -665,7 +665,8 @@ impl Desk {
                     }
                     self.registry.push(registry_actor::Input::NodeDown(node));
                     if let Some(seat) = &self.seat {
-                        seat.inbox.push(scheduler_actor::Input::NodeDown { node });
+                        let has_left = reason == DownReason::Left;
+                        seat.inbox.push(scheduler_actor::Input::NodeDown { node, has_left });
                     }
                 }
                 MeshEvent::Link { link, hello } => drop(tokio::spawn(self.clone().accept(link, hello))),

@@ -48,8 +48,8 @@ pub(crate) enum Input {
     FromClient { client: ClientId, messages: Vec<FromClient> },
     /// A client's link is closed.
     ClientLinkClosed { client: ClientId },
-    /// Membership has declared a node dead, or it has left.
-    NodeDown { node: NodeId },
+    /// Membership has declared a node dead, or it has left: then its clients do not come back.
+    NodeDown { node: NodeId, has_left: bool },
 }
 
 /// What a scheduler begins with.
@@ -221,8 +221,13 @@ impl SchedulerActor {
         for worker in lost {
             self.lose_worker(worker, "its node is down");
         }
-        let gone: Vec<ClientId> =
-            self.parted.extract_if(.., |(_, _, at)| *at == node).map(|(_, client, _)| client).collect();
+    }
+
+    /// The clients of a node that has taken leave are gone for good, whether or not their links are known to be closed.
+    fn on_node_left(&mut self, node: NodeId) {
+        let parted = self.parted.extract_if(.., |(_, _, at)| *at == node).map(|(_, client, _)| client);
+        let linked = self.clients.iter().filter(|(_, link)| link.node == node).map(|(client, _)| *client);
+        let gone: Vec<ClientId> = parted.chain(linked).collect();
         gone.into_iter().for_each(|client| self.lose_client(client));
     }
 
@@ -326,7 +331,12 @@ impl Vital for SchedulerActor {
                     self.parted.push((Instant::now() + CLIENT_GRACE, client, link.node));
                 }
             }
-            Input::NodeDown { node } => self.on_node_down(node),
+            Input::NodeDown { node, has_left } => {
+                self.on_node_down(node);
+                if has_left {
+                    self.on_node_left(node);
+                }
+            }
         }
     }
 

@@ -177,7 +177,7 @@ async fn a_second_node_on_a_data_directory_that_is_in_use_is_refused_and_disturb
         command.args(role).args(["--listen", "/ip4/127.0.0.1/tcp/0", "--name", "second", "--join"]);
         command.arg(&equals.nodes[0].as_ref().unwrap().addr).arg("--secret-file").arg(equals.secret_file());
         let said = refused(command.arg("--data-dir").arg(&used));
-        let expected = format!("the data directory {} is in use by another process", used.display());
+        let expected = format!("the data directory {} is in use by another node", used.display());
         assert!(said.contains(&expected), "{role:?}: {said}");
         works(&cluster).await;
     }

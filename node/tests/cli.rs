@@ -179,7 +179,7 @@ fn wrong_uses_exit_with_2() {
         &["--insecure", "--join", "127.0.0.1:1", "--resources", "gpu"],
         &["--insecure", "--role", "scheduler", "--resources", "gpu=1"],
         &["--insecure", "--allowed-failures", "-1"],
-        &["--insecure", "--join", "127.0.0.1:1", "--record", "file"],
+        &["--insecure", "--role", "worker", "--join", "127.0.0.1:1", "--record", "file"],
         &["--insecure", "--record", "file", "--record-limit", "10"],
         &["--insecure", "replay", "file"],
         &["explain", "--join", "127.0.0.1:1", "--insecure"],

@@ -211,10 +211,17 @@ impl Scheduler {
             let task = TaskId::new(job, index);
             let Some(record) = self.jobs.get_mut(task) else { continue };
             record.keeps = record.keeps.saturating_sub(1);
-            if record.keeps == 0 {
-                self.keeping.watchers.remove(&task);
-            }
             self.loose.push(task);
+            if record.keeps > 0 {
+                continue;
+            }
+            // Whoever waits for it would wait for ever.
+            if record.state.is_pending() {
+                let name = self.kinds.name(record.kind);
+                let failure = TaskFailure { task, name, node: None, cause: FailureCause::Cancelled };
+                self.tell_watchers(task, &ToClient::Failed { task, failure }, effects);
+            }
+            self.keeping.watchers.remove(&task);
         }
         let is_of_nobody = self.jobs.job(job).is_some_and(|job| job.client == NOBODY) && !self.recovery.awaits(job);
         if is_of_nobody && self.kept_names_of(job).next().is_none() {
