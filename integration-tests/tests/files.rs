@@ -45,7 +45,15 @@ impl Disks {
             let mut command = Command::new("unshare");
             command.args(["-m", "sh", "-c", "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"", "sh"]);
             command.arg(folder.path().join(name)).arg(folder.path().join("data")).arg(NODE);
-            command.args(["--join", &processes.addr, "--listen", "/ip4/127.0.0.1/tcp/0", "--threads", "1"]);
+            command.args([
+                "--join",
+                &processes.addr,
+                "--listen",
+                "/ip4/127.0.0.1/tcp/0",
+                "--threads",
+                "1",
+                "--no-data-dir",
+            ]);
             command.args(["--name", name, "--secret-file"]).arg(processes.secret_file());
             // Nothing that a test does with its group reaches the nodes of another.
             let worker = Process::start(command.process_group(0)).unwrap();
