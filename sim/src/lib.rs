@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn every_promise_is_kept_under_crashes_losses_and_delays() {
         let mut sum = Report::default();
-        for seed in 0..100 {
+        for seed in 0..150 {
             match run_seed(seed) {
                 Ok(report) => sum.add(&report),
                 Err(error) => panic!("seed {seed}: {error}\nreplay: cargo run -p sim -- --seed {seed}"),
