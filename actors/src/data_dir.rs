@@ -3,8 +3,10 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use starling_runtime::mesh::identity::Keypair;
+use tokio::time::{Instant, sleep};
 
 /// Where a node keeps what is to survive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,9 @@ pub enum DataDir {
     FirstFree(PathBuf),
 }
 
+/// For how long a directory may still be in use.
+const IN_USE_FOR: Duration = Duration::from_secs(1);
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How many folders are tried.
 const FOLDERS_MAX: u32 = 256;
 
@@ -52,8 +57,19 @@ pub(crate) struct Claimed {
     _lock: File,
 }
 
+/// Takes a directory. One that is in use is waited for a moment: a process that was killed may not quite be gone.
+pub(crate) async fn claim_soon(directory: &DataDir) -> Result<Claimed, DataError> {
+    let deadline = Instant::now() + IN_USE_FOR;
+    loop {
+        match claim(directory) {
+            Err(DataError::InUse(_)) if Instant::now() < deadline => sleep(AGAIN_AFTER).await,
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Takes a directory, made now if there is none.
-pub(crate) fn claim(directory: &DataDir) -> Result<Claimed, DataError> {
+fn claim(directory: &DataDir) -> Result<Claimed, DataError> {
     match directory {
         DataDir::At(path) => claim_one(path),
         DataDir::FirstFree(base) => {

@@ -243,7 +243,10 @@ impl Node {
             return Err(NodeError::NoJoin);
         }
         let store = if config.role.runs_tasks() { Store::start(&config.memory)? } else { Store::unlimited() };
-        let claimed = config.data_dir.as_ref().filter(|_| config.role.may_lead()).map(data_dir::claim).transpose()?;
+        let claimed = match config.data_dir.as_ref().filter(|_| config.role.may_lead()) {
+            Some(directory) => Some(data_dir::claim_soon(directory).await?),
+            None => None,
+        };
         let mesh_config = MeshConfig {
             keypair: claimed.as_ref().map(|claimed| claimed.keypair.clone()),
             listen: config.listen.clone(),
