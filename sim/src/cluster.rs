@@ -22,14 +22,18 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use starling_core::ids::{ClientId, NodeId, TaskId, Term, Time, WorkerId};
+use starling_core::ids::{Attempt, ClientId, NodeId, TaskId, Term, Time, WorkerId};
 use starling_core::scheduler::{self, Scheduler, TaskState};
+use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker};
 use starling_core::worker;
 
+use crate::check::acknowledged_is_kept::{self, Acknowledged};
 use crate::check::leaving::Leaving;
+use crate::check::one_attempt::OneAttempt;
 use crate::check::requests::{self, Asked};
-use crate::check::{emptiness, resources};
+use crate::check::terms_grow::Terms;
+use crate::check::{emptiness, registry_converges, resources};
 use crate::client::{Client, Wish};
 use crate::failover::Quorum;
 use crate::node::{Deed, Due, SimNode, Thread};
@@ -191,6 +195,9 @@ pub struct Cluster {
     /// Values that a client has put into stores and that the scheduler has not heard of.
     pub(crate) orphans: BTreeSet<TaskId>,
     pub(crate) leaving: Leaving,
+    pub(crate) acknowledged: Acknowledged,
+    pub(crate) attempts: OneAttempt,
+    pub(crate) terms: Terms,
     pub(crate) is_healed: bool,
     pub(crate) report: Report,
     /// Is told of everything that happens.
@@ -223,6 +230,9 @@ impl Cluster {
             runs: BTreeMap::new(),
             orphans: BTreeSet::new(),
             leaving: Leaving::default(),
+            acknowledged: Acknowledged::default(),
+            attempts: OneAttempt::default(),
+            terms: Terms::default(),
             is_healed: false,
             report: Report::default(),
             tracer: None,
@@ -254,6 +264,7 @@ impl Cluster {
         self.heal()?;
         self.give_up_the_impossible()?;
         self.check_promises()?;
+        self.check_where_things_are()?;
         self.release_all()?;
         // Until what nobody has asked for again is not waited for any more.
         self.now += LONG_US;
@@ -352,6 +363,8 @@ impl Cluster {
             Happening::WorkerIsDown { worker } => {
                 self.workers.remove(&worker);
                 self.leaving.check_lost(&self.scheduler, worker, self.report.faults)?;
+                self.acknowledged.lose_worker(worker);
+                self.attempts.drop_at(worker, None);
                 self.tell_scheduler(scheduler::Event::WorkerLost { worker })?;
             }
             Happening::ClientIsUp { client, era } => {
@@ -360,12 +373,12 @@ impl Cluster {
                 }
             }
             Happening::ClientIsDown { client } => {
-                self.tell_scheduler(scheduler::Event::ClientLost { client })?;
+                self.scheduler_loses_client(client)?;
                 self.wake_nested();
             }
             Happening::OldClientIsDown { client, era } => {
                 if era == self.era {
-                    self.tell_scheduler(scheduler::Event::ClientLost { client })?;
+                    self.scheduler_loses_client(client)?;
                 }
             }
             Happening::Logged { era } if era == self.era => self.logged()?,
@@ -452,10 +465,36 @@ impl Cluster {
             }
             for _ in 0..takes {
                 self.report.count(name_from_worker(&message));
-                self.tell_scheduler(scheduler::Event::FromWorker { worker, message: message.clone() })?;
+                self.scheduler_hears_worker(worker, message.clone())?;
             }
         }
         Ok(())
+    }
+
+    fn scheduler_hears_worker(&mut self, worker: WorkerId, message: FromWorker) -> Result<(), String> {
+        let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
+        let is_there = |task| node.is_some_and(|node| node.session == Some(worker) && node.store.contains_key(&task));
+        self.acknowledged.hear_worker(worker, &message, is_there);
+        self.attempts.hear(worker, &message);
+        let (finished, is_inline) = match &message {
+            FromWorker::Finished { task, inline, .. } => (Some(*task), inline.is_some()),
+            _ => (None, false),
+        };
+        self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
+        let Some(task) = finished.filter(|task| self.scheduler.who_has(*task).contains(&worker)) else { return Ok(()) };
+        self.attempts.finish(task);
+        let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
+        match node.filter(|node| is_inline && node.store.contains_key(&task)) {
+            Some(node) => self.attempts.see(task, node.origin(task)),
+            None => Ok(()),
+        }
+    }
+
+    /// The client's jobs are left, and what was acknowledged to it with them.
+    fn scheduler_loses_client(&mut self, client: ClientId) -> Result<(), String> {
+        let jobs = self.scheduler.jobs();
+        jobs.iter().filter(|job| job.client == client).for_each(|job| self.acknowledged.leave(job.job));
+        self.tell_scheduler(scheduler::Event::ClientLost { client })
     }
 
     fn worker_hears(&mut self, worker: WorkerId, batch: &[u8]) -> Result<(), String> {
@@ -527,10 +566,41 @@ impl Cluster {
         if let FromClient::Explain { task, .. } = message {
             requests::check_explanation(&self.scheduler, &self.scheduler.explain(task))?;
         }
+        let nodes = (&self.workers, &self.nodes);
+        let is_there = |worker: WorkerId, task: TaskId| {
+            let node = nodes.0.get(&worker).map(|node| &nodes.1[*node]);
+            node.is_some_and(|node| node.session == Some(worker) && node.store.contains_key(&task))
+        };
+        if self.clients.contains_key(&client) {
+            self.acknowledged.hear_client(&message, is_there);
+        }
+        let claimed = self.claimed(&message);
         let is_cancel = matches!(message, FromClient::Cancel { .. } | FromClient::CancelJob { .. });
         let cancelled = (is_cancel && self.clients.contains_key(&client)).then(|| message.clone());
         self.tell_scheduler(scheduler::Event::FromClient { client, message })?;
+        self.check_claimed(claimed)?;
         cancelled.map_or(Ok(()), |message| requests::check_cancelled(&self.scheduler, &message))
+    }
+
+    /// The tasks that become known with this and that workers have outputs of, with the last attempt of those.
+    fn claimed(&self, message: &FromClient) -> Vec<(TaskId, Attempt, usize)> {
+        let FromClient::Restore { tasks, .. } = message else { return Vec::new() };
+        let unknown = tasks.iter().filter(|spec| self.scheduler.state(spec.task) == TaskState::Forgotten);
+        let last = |spec: &TaskSpec| {
+            self.attempts.last_told(spec.task).map(|(attempt, attempts)| (spec.task, attempt, attempts))
+        };
+        unknown.filter_map(last).collect()
+    }
+
+    fn check_claimed(&mut self, claimed: Vec<(TaskId, Attempt, usize)>) -> Result<(), String> {
+        for (task, last, attempts) in claimed {
+            let holders = self.scheduler.who_has(task);
+            self.attempts.check_claimed(task, last, &holders)?;
+            if !holders.is_empty() {
+                self.report.count(if attempts > 1 { "claimed-last" } else { "claimed" });
+            }
+        }
+        Ok(())
     }
 
     fn client_hears(&mut self, client: ClientId, batch: &[u8]) -> Result<(), String> {
@@ -568,7 +638,19 @@ impl Cluster {
         for (worker, message) in effects.to_workers {
             self.report.count(name_to_worker(&message));
             match &message {
-                ToWorker::Compute(given) => resources::check_assignment(&self.scheduler, worker, given)?,
+                ToWorker::Compute(given) => {
+                    resources::check_assignment(&self.scheduler, worker, given)?;
+                    self.attempts.assign(given.task);
+                }
+                ToWorker::Free { task, .. } => {
+                    let clients = &self.clients;
+                    let is_held = |task: TaskId| {
+                        let owner = clients.values().find(|client| client.job() == Some(task.job));
+                        owner.is_some_and(|client| client.values.is_held(task.index))
+                    };
+                    self.acknowledged.free(*task, worker, is_held)?;
+                    self.attempts.drop_at(worker, Some(*task));
+                }
                 ToWorker::Leave => {
                     self.leaving.grant(&self.scheduler, worker, self.report.faults, self.era > 0)?;
                 }
@@ -584,6 +666,9 @@ impl Cluster {
         for (client, message) in effects.to_clients {
             self.report.count(name_to_client(&message));
             self.check_said(client, &message)?;
+            if self.acknowledged.tell_client(&message)? {
+                self.report.count("acknowledged-lost");
+            }
             to_clients.entry(client).or_default().push(message);
         }
         for (client, batch) in to_clients {
@@ -620,25 +705,29 @@ impl Cluster {
             let batch = encode(&said)?;
             self.send(Link::FromWorker(worker), Happening::WorkerSays { worker, batch });
         }
-        self.plan_deeds(node, deeds);
+        self.plan_deeds(node, deeds)?;
         if self.nodes[node].may_leave {
             self.leave(node);
         }
         Ok(())
     }
 
-    fn plan_deeds(&mut self, node: usize, deeds: Vec<Due>) {
+    fn plan_deeds(&mut self, node: usize, deeds: Vec<Due>) -> Result<(), String> {
         let life = self.nodes[node].life;
         for (delay, deed) in deeds {
             self.at(delay, Happening::NodeDeed { node, life, deed });
         }
+        for (task, origin) in self.nodes[node].take_consumed() {
+            self.report.count("consumed");
+            self.attempts.see(task, origin)?;
+        }
+        Ok(())
     }
 
     /// A thread of the node may be free.
     fn begin(&mut self, node: usize) -> Result<(), String> {
         let deeds = self.nodes[node].begin(&self.plan, &mut self.rng)?;
-        self.plan_deeds(node, deeds);
-        Ok(())
+        self.plan_deeds(node, deeds)
     }
 
     fn node_does(&mut self, node: usize, life: u32, deed: Deed) -> Result<(), String> {
@@ -820,6 +909,9 @@ impl Cluster {
         let value = node.and_then(|node| self.nodes[node].store.get(&task).copied());
         let value = value.filter(|_| !self.rng.chance(fails));
         let Some(known) = self.clients.get_mut(&client) else { return Ok(()) };
+        if let Some(node) = node.filter(|_| value.is_some() && known.values.is_held(task.index)) {
+            self.attempts.see(task, self.nodes[node].origin(task))?;
+        }
         let wish = known.fetched(task, from, value)?;
         self.grant(client, wish)
     }
@@ -901,6 +993,22 @@ impl Cluster {
         }
         if let Some(nested) = self.nested.first() {
             return Err(format!("{} still waits for task {} of its client", nested.task, nested.awaited));
+        }
+        Ok(())
+    }
+
+    /// What clients were told of is there, and what the scheduler believes to be there is.
+    fn check_where_things_are(&mut self) -> Result<(), String> {
+        let node_of = |worker: WorkerId| {
+            let node = self.workers.get(&worker)?;
+            Some(&self.nodes[*node]).filter(|node| node.session == Some(worker))
+        };
+        let checked = acknowledged_is_kept::check(&self.scheduler, self.clients.values(), node_of)?;
+        self.report.count_many("acknowledged", checked);
+        // A node that lies is believed until somebody looks.
+        if self.plan.lies == 0 {
+            let checked = registry_converges::check(&self.scheduler, &self.nodes, |task| self.orphans.contains(&task))?;
+            self.report.count_many("agreed", checked);
         }
         Ok(())
     }

@@ -57,6 +57,8 @@ impl Cluster {
         let kept: Vec<_> = self.quorum.ledger.kept.values().cloned().collect();
         self.quorum.ledger.apply(Entry::JobsBelow(Scheduler::jobs_below(first)));
         self.orphans.clear();
+        self.acknowledged.lose_scheduler();
+        self.attempts.begin_term();
         for kept in kept {
             self.tell_scheduler(Event::Restored(kept))?;
         }

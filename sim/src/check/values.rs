@@ -303,6 +303,13 @@ impl Values {
         self.tasks.get(&index).is_none_or(|known| !known.is_held || matches!(known.got, Got::Value | Got::Failure))
     }
 
+    /// What the client holds and has the value of, or was told the place of.
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let is_had = |known: &&Known| known.is_held && matches!(known.got, Got::Value | Got::Place(_));
+        let held = self.tasks.iter().filter(move |(_, known)| is_had(known));
+        held.filter_map(|(index, known)| Some((*index, known.value?)))
+    }
+
     /// What it holds and still waits for, and the results that it was told the place of and does not have.
     pub(crate) fn unresolved(&self, job: JobId) -> Vec<(TaskId, Option<WorkerId>)> {
         let open = self.tasks.keys().copied().filter(|index| !self.is_resolved(*index));

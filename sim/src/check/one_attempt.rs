@@ -1,0 +1,101 @@
+//! Who reads an output reads the same one as everybody else: in a term, those who consume it and the client that wants it
+//! see the output of one execution, as long as the scheduler does not have the task run again because that was lost. The
+//! scheduler of a new term goes on with the last attempt of those that survive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_core::ids::{Attempt, TaskId, WorkerId};
+use starling_core::wire::FromWorker;
+
+/// Which execution a value comes of: a try of a task may be executed twice. 0 of a value that a client has put somewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Origin(pub(crate) u64);
+
+/// What was seen of one task in this term.
+#[derive(Debug, Default)]
+struct Seen {
+    origins: BTreeSet<Origin>,
+    /// How often it was run again after somebody had seen an output.
+    losses: usize,
+    /// Whether it is being run again.
+    is_run_again: bool,
+}
+
+/// What was seen of every task in this term.
+#[derive(Debug, Default)]
+pub(crate) struct OneAttempt {
+    seen: BTreeMap<TaskId, Seen>,
+    /// Which try of its task the output is of that a worker has told of in this term.
+    told: BTreeMap<TaskId, BTreeMap<WorkerId, Attempt>>,
+}
+
+impl OneAttempt {
+    /// Somebody takes this output of a task.
+    pub(crate) fn see(&mut self, task: TaskId, origin: Origin) -> Result<(), String> {
+        let seen = self.seen.entry(task.whole()).or_default();
+        seen.origins.insert(origin);
+        if seen.origins.len() > 1 + seen.losses {
+            return Err(format!("{task} is seen of {} executions: {seen:?}", seen.origins.len()));
+        }
+        Ok(())
+    }
+
+    /// A worker is told to run a task.
+    pub(crate) fn assign(&mut self, task: TaskId) {
+        if let Some(seen) = self.seen.get_mut(&task)
+            && !std::mem::replace(&mut seen.is_run_again, true)
+        {
+            seen.losses += 1;
+        }
+    }
+
+    /// The scheduler counts the task's output as there.
+    pub(crate) fn finish(&mut self, task: TaskId) {
+        if let Some(seen) = self.seen.get_mut(&task) {
+            seen.is_run_again = false;
+        }
+    }
+
+    /// The scheduler of the next term begins.
+    pub(crate) fn begin_term(&mut self) {
+        self.seen.clear();
+        self.told.clear();
+    }
+
+    /// The scheduler is about to hear this of a worker.
+    pub(crate) fn hear(&mut self, worker: WorkerId, message: &FromWorker) {
+        match message {
+            FromWorker::Finished { task, attempt, .. } => drop(self.told.entry(*task).or_default().insert(worker, *attempt)),
+            FromWorker::Inventory(inventory) => {
+                for (task, attempt, _) in &inventory.outputs {
+                    self.told.entry(*task).or_default().insert(worker, *attempt);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A worker is told to drop an output, or is gone.
+    pub(crate) fn drop_at(&mut self, worker: WorkerId, task: Option<TaskId>) {
+        match task {
+            Some(task) => drop(self.told.get_mut(&task).map(|told| told.remove(&worker))),
+            None => self.told.values_mut().for_each(|told| drop(told.remove(&worker))),
+        }
+    }
+
+    /// The last attempt of a task's outputs that workers have told of, and how many attempts those are of.
+    pub(crate) fn last_told(&self, task: TaskId) -> Option<(Attempt, usize)> {
+        let attempts: BTreeSet<Attempt> = self.told.get(&task)?.values().copied().collect();
+        Some((*attempts.last()?, attempts.len()))
+    }
+
+    /// A task has just become known, and its output is said to be at these workers: whether it is of the last attempt.
+    pub(crate) fn check_claimed(&self, task: TaskId, last: Attempt, holders: &[WorkerId]) -> Result<(), String> {
+        let told = self.told.get(&task);
+        let attempt_at = |worker: &WorkerId| told.and_then(|told| told.get(worker)).copied();
+        match holders.iter().find(|worker| attempt_at(worker) != Some(last)) {
+            Some(worker) => Err(format!("{task} is taken from {worker:?}, of {:?} and not {last:?}", attempt_at(worker))),
+            None => Ok(()),
+        }
+    }
+}
