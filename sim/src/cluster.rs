@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use starling_core::ids::{Attempt, ClientId, NodeId, TaskId, Term, Time, WorkerId};
+use starling_core::ids::{Attempt, ClientId, NodeId, TaskId, Term, WorkerId};
 use starling_core::scheduler::{self, Scheduler, TaskState};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker};
@@ -35,6 +35,8 @@ use crate::check::requests::{self, Asked};
 use crate::check::terms_grow::Terms;
 use crate::check::{emptiness, registry_converges, resources};
 use crate::client::{Client, Wish};
+use crate::clock::Clock;
+use crate::deposed::Deposed;
 use crate::failover::Quorum;
 use crate::node::{Deed, Due, SimNode, Thread};
 use crate::plan::Plan;
@@ -59,6 +61,7 @@ pub(crate) enum Happening {
     WorkerHears {
         worker: WorkerId,
         batch: Vec<u8>,
+        era: u32,
     },
     ClientSays {
         client: ClientId,
@@ -68,6 +71,7 @@ pub(crate) enum Happening {
     ClientHears {
         client: ClientId,
         batch: Vec<u8>,
+        era: u32,
     },
     WorkerIsUp {
         worker: WorkerId,
@@ -121,6 +125,10 @@ pub(crate) enum Happening {
     },
     Fault,
     SchedulerTick,
+    /// The scheduler of an earlier term notices something, and does not know that it leads no more.
+    DeposedActs {
+        era: u32,
+    },
     NodeTick {
         node: usize,
     },
@@ -135,9 +143,9 @@ impl Happening {
     fn describe(&self) -> String {
         match self {
             Happening::WorkerSays { worker, batch } => format!("{worker:?} says {:?}", decode::<FromWorker>(batch)),
-            Happening::WorkerHears { worker, batch } => format!("{worker:?} hears {:?}", decode::<ToWorker>(batch)),
+            Happening::WorkerHears { worker, batch, .. } => format!("{worker:?} hears {:?}", decode::<ToWorker>(batch)),
             Happening::ClientSays { client, batch, .. } => format!("{client:?} says {:?}", decode::<FromClient>(batch)),
-            Happening::ClientHears { client, batch } => format!("{client:?} hears {:?}", decode::<ToClient>(batch)),
+            Happening::ClientHears { client, batch, .. } => format!("{client:?} hears {:?}", decode::<ToClient>(batch)),
             other => format!("{other:?}"),
         }
     }
@@ -181,6 +189,10 @@ pub struct Cluster {
     pub(crate) links: BTreeMap<Link, u64>,
     pub(crate) scheduler: Scheduler,
     pub(crate) quorum: Quorum,
+    /// What the scheduler is told the time by.
+    pub(crate) clock: Clock,
+    /// The scheduler of the term before, until it hears that it leads no more.
+    pub(crate) deposed: Option<Deposed>,
     /// How often the scheduler has started.
     pub(crate) era: u32,
     pub(crate) nodes: Vec<SimNode>,
@@ -213,6 +225,7 @@ impl Cluster {
         let mut cluster = Cluster {
             scheduler: new_scheduler(&plan, 0).recovering(),
             quorum: Quorum::new(),
+            clock: Clock::default(),
             plan,
             rng,
             now: 0,
@@ -220,6 +233,7 @@ impl Cluster {
             agenda: BTreeMap::new(),
             open: 0,
             links: BTreeMap::new(),
+            deposed: None,
             era: 0,
             nodes,
             workers: BTreeMap::new(),
@@ -352,11 +366,11 @@ impl Cluster {
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::WorkerSays { worker, batch } => self.worker_says(worker, &batch)?,
-            Happening::WorkerHears { worker, batch } => self.worker_hears(worker, &batch)?,
+            Happening::WorkerHears { worker, batch, era } => self.worker_hears(worker, &batch, era)?,
             Happening::ClientSays { client, batch, era } if era == self.era => self.client_said(client, &batch)?,
-            Happening::ClientSays { .. } => {}
-            Happening::ClientHears { client, batch } => {
-                self.client_hears(client, &batch)?;
+            Happening::ClientSays { client, batch, .. } => self.deposed_hears_client(client, &batch)?,
+            Happening::ClientHears { client, batch, era } => {
+                self.client_hears(client, &batch, era)?;
                 self.wake_nested();
             }
             Happening::WorkerIsUp { worker, era } => self.worker_is_up(worker, era)?,
@@ -387,12 +401,14 @@ impl Cluster {
             Happening::NodeRegisters { node } => self.register(node)?,
             Happening::NodeDeed { node, life, deed } => self.node_does(node, life, deed)?,
             Happening::NodePauses { node, is_paused } => {
-                self.nodes[node].set_paused(Time(self.now), is_paused);
+                let now = self.node_time(node);
+                self.nodes[node].set_paused(now, is_paused);
                 self.after_node(node)?;
             }
             Happening::NodeWantsToLeave { node } => {
                 if self.nodes[node].is_alive {
-                    self.nodes[node].handle(Time(self.now), worker::Event::LeaveWanted);
+                    let now = self.node_time(node);
+                    self.nodes[node].handle(now, worker::Event::LeaveWanted);
                     self.after_node(node)?;
                 }
             }
@@ -402,6 +418,7 @@ impl Cluster {
                 self.wake_nested();
             }
             Happening::Fault => self.fault()?,
+            Happening::DeposedActs { era } => self.deposed_acts(era)?,
             Happening::SchedulerTick => {
                 self.tell_scheduler(scheduler::Event::Tick)?;
                 if self.is_busy() {
@@ -409,7 +426,8 @@ impl Cluster {
                 }
             }
             Happening::NodeTick { node } => {
-                self.nodes[node].tick(Time(self.now))?;
+                let now = self.nodes[node].clock.time(self.now);
+                self.nodes[node].tick(now)?;
                 self.after_node(node)?;
                 if self.is_busy() {
                     self.at(worker::TICK_US, Happening::NodeTick { node });
@@ -443,7 +461,7 @@ impl Cluster {
 
     fn worker_says(&mut self, worker: WorkerId, batch: &[u8]) -> Result<(), String> {
         if self.scheduler.worker(worker).is_none() {
-            return Ok(());
+            return self.deposed_hears_worker(worker, batch);
         }
         for message in decode::<FromWorker>(batch)? {
             let names_attempt = matches!(
@@ -476,18 +494,27 @@ impl Cluster {
         let is_there = |task| node.is_some_and(|node| node.session == Some(worker) && node.store.contains_key(&task));
         self.acknowledged.hear_worker(worker, &message, is_there);
         self.attempts.hear(worker, &message);
-        let (finished, is_inline) = match &message {
-            FromWorker::Finished { task, inline, .. } => (Some(*task), inline.is_some()),
-            _ => (None, false),
+        let (said, is_inline) = match &message {
+            FromWorker::Finished { task, inline, .. } => (vec![*task], inline.is_some()),
+            FromWorker::Inventory(inventory) => (inventory.outputs.iter().map(|output| output.0).collect(), false),
+            _ => (Vec::new(), false),
         };
+        let is_finished = matches!(message, FromWorker::Finished { .. });
         self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
-        let Some(task) = finished.filter(|task| self.scheduler.who_has(*task).contains(&worker)) else { return Ok(()) };
-        self.attempts.finish(task);
-        let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
-        match node.filter(|node| is_inline && node.store.contains_key(&task)) {
-            Some(node) => self.attempts.see(task, node.origin(task)),
-            None => Ok(()),
+        for task in said {
+            if !self.scheduler.who_has(task).contains(&worker) {
+                continue;
+            }
+            self.attempts.finish(task);
+            let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
+            let Some(node) = node.filter(|node| is_finished && node.store.contains_key(&task)) else { continue };
+            let consumed = self.attempts.count(node.origin(task))?;
+            self.report.count_many("consumed", consumed as u64);
+            if is_inline {
+                self.attempts.see(task, node.origin(task))?;
+            }
         }
+        Ok(())
     }
 
     /// The client's jobs are left, and what was acknowledged to it with them.
@@ -497,21 +524,26 @@ impl Cluster {
         self.tell_scheduler(scheduler::Event::ClientLost { client })
     }
 
-    fn worker_hears(&mut self, worker: WorkerId, batch: &[u8]) -> Result<(), String> {
+    fn worker_hears(&mut self, worker: WorkerId, batch: &[u8], era: u32) -> Result<(), String> {
         let Some(node) = self.workers.get(&worker).copied() else { return Ok(()) };
         for message in decode::<ToWorker>(batch)? {
             if self.nodes[node].session != Some(worker) {
+                if era < self.era {
+                    self.report.count("worker-was-told-late");
+                }
                 break;
             }
+            self.terms.node_takes(node, era)?;
             let names_attempt =
                 matches!(message, ToWorker::Compute(_) | ToWorker::Cancel { .. } | ToWorker::Steal { .. });
             let takes = self.takes(names_attempt, |cluster| {
                 let batch = encode(&vec![&message])?;
-                cluster.later(Happening::WorkerHears { worker, batch });
+                cluster.later(Happening::WorkerHears { worker, batch, era });
                 Ok(())
             })?;
             for _ in 0..takes {
-                self.nodes[node].hear(Time(self.now), message.clone());
+                let now = self.node_time(node);
+                self.nodes[node].hear(now, message.clone());
                 self.after_node(node)?;
             }
         }
@@ -571,9 +603,7 @@ impl Cluster {
             let node = nodes.0.get(&worker).map(|node| &nodes.1[*node]);
             node.is_some_and(|node| node.session == Some(worker) && node.store.contains_key(&task))
         };
-        if self.clients.contains_key(&client) {
-            self.acknowledged.hear_client(&message, is_there);
-        }
+        self.acknowledged.hear_client(&message, is_there);
         let claimed = self.claimed(&message);
         let is_cancel = matches!(message, FromClient::Cancel { .. } | FromClient::CancelJob { .. });
         let cancelled = (is_cancel && self.clients.contains_key(&client)).then(|| message.clone());
@@ -603,9 +633,15 @@ impl Cluster {
         Ok(())
     }
 
-    fn client_hears(&mut self, client: ClientId, batch: &[u8]) -> Result<(), String> {
+    fn client_hears(&mut self, client: ClientId, batch: &[u8], era: u32) -> Result<(), String> {
         for message in decode::<ToClient>(batch)? {
-            let Some(known) = self.clients.get_mut(&client) else { break };
+            let Some(known) = self.clients.get_mut(&client) else {
+                if era < self.era {
+                    self.report.count("client-was-told-late");
+                }
+                break;
+            };
+            self.terms.client_takes(client, era)?;
             let opens = matches!(message, ToClient::JobOpened { .. });
             let wish = known.hear(message, &mut self.rng)?;
             self.grant(client, wish)?;
@@ -625,7 +661,8 @@ impl Cluster {
     /// Gives the scheduler an event and sends on what it wants said.
     pub(crate) fn tell_scheduler(&mut self, event: scheduler::Event) -> Result<(), String> {
         let mut effects = scheduler::Effects::default();
-        self.scheduler.handle(Time(self.now), event, &mut effects);
+        let now = self.scheduler_time();
+        self.scheduler.handle(now, event, &mut effects);
         // A debug build has checked by itself; of very many tasks the check is long.
         if !cfg!(debug_assertions) && (self.scheduler.counts().total() < 1_000 || self.report.events.is_multiple_of(16))
         {
@@ -640,7 +677,7 @@ impl Cluster {
             match &message {
                 ToWorker::Compute(given) => {
                     resources::check_assignment(&self.scheduler, worker, given)?;
-                    self.attempts.assign(given.task);
+                    self.attempts.assign(given.task, worker);
                 }
                 ToWorker::Free { task, .. } => {
                     let clients = &self.clients;
@@ -660,7 +697,8 @@ impl Cluster {
         }
         for (worker, batch) in to_workers {
             let batch = encode(&batch)?;
-            self.send(Link::ToWorker(worker), Happening::WorkerHears { worker, batch });
+            let era = self.era;
+            self.send(Link::ToWorker(worker), Happening::WorkerHears { worker, batch, era });
         }
         let mut to_clients: BTreeMap<ClientId, Vec<ToClient>> = BTreeMap::new();
         for (client, message) in effects.to_clients {
@@ -673,7 +711,8 @@ impl Cluster {
         }
         for (client, batch) in to_clients {
             let batch = encode(&batch)?;
-            self.send(Link::ToClient(client), Happening::ClientHears { client, batch });
+            let era = self.era;
+            self.send(Link::ToClient(client), Happening::ClientHears { client, batch, era });
         }
         Ok(())
     }
@@ -700,7 +739,8 @@ impl Cluster {
 
     /// Does what a node's machine wants done.
     pub(crate) fn after_node(&mut self, node: usize) -> Result<(), String> {
-        let (said, deeds) = self.nodes[node].take_effects(Time(self.now), &self.plan, &mut self.rng)?;
+        let now = self.nodes[node].clock.time(self.now);
+        let (said, deeds) = self.nodes[node].take_effects(now, &self.plan, &mut self.rng)?;
         if let Some(worker) = self.nodes[node].session.filter(|_| !said.is_empty()) {
             let batch = encode(&said)?;
             self.send(Link::FromWorker(worker), Happening::WorkerSays { worker, batch });
@@ -717,9 +757,8 @@ impl Cluster {
         for (delay, deed) in deeds {
             self.at(delay, Happening::NodeDeed { node, life, deed });
         }
-        for (task, origin) in self.nodes[node].take_consumed() {
-            self.report.count("consumed");
-            self.attempts.see(task, origin)?;
+        for (execution, inputs) in self.nodes[node].take_consumed() {
+            self.attempts.take(execution, inputs);
         }
         Ok(())
     }
@@ -776,7 +815,8 @@ impl Cluster {
                     if matches!(event, worker::Event::NoRoom { .. }) {
                         self.report.count("no-room");
                     }
-                    self.nodes[node].handle(Time(self.now), event);
+                    let now = self.node_time(node);
+                    self.nodes[node].handle(now, event);
                     self.after_node(node)?;
                 }
                 None
@@ -845,7 +885,8 @@ impl Cluster {
         self.workers.insert(worker, node);
         let era = self.era;
         self.send(Link::FromWorker(worker), Happening::WorkerIsUp { worker, era });
-        self.nodes[node].register(Time(self.now), worker);
+        let now = self.node_time(node);
+        self.nodes[node].register(now, worker);
         self.after_node(node)
     }
 
@@ -894,7 +935,8 @@ impl Cluster {
                     let node = self.workers.get(&worker).copied();
                     if let Some(node) = node.filter(|node| self.nodes[*node].session == Some(worker)) {
                         self.orphans.insert(task);
-                        self.nodes[node].put(Time(self.now), task, value);
+                        let now = self.node_time(node);
+                        self.nodes[node].put(now, task, value);
                         self.after_node(node)?;
                     }
                 }
@@ -1048,6 +1090,6 @@ pub(crate) fn encode<T: Serialize>(batch: &Vec<T>) -> Result<Vec<u8>, String> {
     postcard::to_allocvec(batch).map_err(|error| format!("a batch cannot be encoded: {error}"))
 }
 
-fn decode<T: DeserializeOwned>(batch: &[u8]) -> Result<Vec<T>, String> {
+pub(crate) fn decode<T: DeserializeOwned>(batch: &[u8]) -> Result<Vec<T>, String> {
     postcard::from_bytes(batch).map_err(|error| format!("a batch cannot be decoded: {error}"))
 }

@@ -7,7 +7,7 @@
 //!
 //! - [`plan`]: what a seed stands for; [`work`]: what the tasks compute.
 //! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it, `failover` of the
-//!   scheduler;
+//!   scheduler; `deposed`: the scheduler before; `clock`: time that jumps;
 //!   [`client`]: who submits and asks; `node`: a store and threads around the worker machine.
 //! - `check`: what a run has to keep, one file each; `report`: what the runs have met.
 //! - [`election`]: another world, in which real quorums elect leaders under faults.
@@ -16,7 +16,9 @@
 pub mod bench;
 mod check;
 pub mod client;
+mod clock;
 pub mod cluster;
+mod deposed;
 pub mod election;
 mod failover;
 mod faults;

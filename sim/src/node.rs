@@ -13,6 +13,7 @@ use starling_core::worker::{Config, Effect, Event, Execution, Outcome, TICK_US, 
 use crate::check::inventory::Having;
 use crate::check::one_attempt::Origin;
 use crate::check::resources;
+use crate::clock::Clock;
 use crate::cluster::node_id;
 use crate::plan::{self, Plan};
 use crate::rng::Rng;
@@ -88,10 +89,11 @@ pub(crate) struct SimNode {
     /// Where what is, or was, in the store comes from.
     origins: BTreeMap<TaskId, Origin>,
     /// What executions have taken that have begun, until the cluster has looked at it.
-    consumed: Vec<(TaskId, Origin)>,
+    consumed: Vec<(Origin, Vec<(TaskId, Origin)>)>,
     having: Having,
     store_bytes_max: u64,
     pub(crate) is_paused: bool,
+    pub(crate) clock: Clock,
     /// Whether the scheduler has let it go.
     pub(crate) may_leave: bool,
     pub(crate) is_alive: bool,
@@ -127,6 +129,7 @@ impl SimNode {
             having: Having::default(),
             store_bytes_max: plan.store_bytes_max,
             is_paused: false,
+            clock: Clock::default(),
             may_leave: false,
             is_alive: false,
             life: 0,
@@ -355,7 +358,7 @@ impl SimNode {
             let thread = Thread(self.threads_next);
             self.threads_next += 1;
             let payload = Payload::decode(&execution.payload).ok_or("a payload was changed on its way")?;
-            let inputs = self.inputs_of(execution, payload)?;
+            let inputs = self.inputs_of(thread, execution, payload)?;
             let mut run_us = rng.between(0, plan.run_max_us) * self.slowness(plan);
             if rng.chance(plan.long) {
                 run_us *= 50;
@@ -383,7 +386,12 @@ impl SimNode {
     }
 
     /// What a task takes of its inputs; `None` if one is not there.
-    fn inputs_of(&mut self, execution: &Execution, payload: Payload) -> Result<Option<Vec<u64>>, String> {
+    fn inputs_of(
+        &mut self,
+        thread: Thread,
+        execution: &Execution,
+        payload: Payload,
+    ) -> Result<Option<Vec<u64>>, String> {
         let (mut taken, mut consumed) = (Vec::new(), Vec::new());
         for (at, input) in execution.inputs.iter().enumerate() {
             if input.is_part() && input.part_number() != payload.part_at(at) {
@@ -393,7 +401,7 @@ impl SimNode {
             taken.push(if input.is_part() { *value } else { payload.take(at, *value) });
             consumed.push((input.whole(), self.origin(*input)));
         }
-        self.consumed.extend(consumed);
+        self.consumed.push((self.origin_of(thread), consumed));
         Ok(Some(taken))
     }
 
@@ -412,7 +420,7 @@ impl SimNode {
     }
 
     /// What executions have taken since this was asked last.
-    pub(crate) fn take_consumed(&mut self) -> Vec<(TaskId, Origin)> {
+    pub(crate) fn take_consumed(&mut self) -> Vec<(Origin, Vec<(TaskId, Origin)>)> {
         std::mem::take(&mut self.consumed)
     }
 
@@ -483,7 +491,8 @@ impl SimNode {
     pub(crate) fn crash(&mut self, plan: &Plan, rng: &mut Rng) -> Option<WorkerId> {
         let session = self.session.take();
         let life = self.life + 1;
-        *self = SimNode { life, ..SimNode::new(self.number, plan, rng) };
+        let clock = self.clock;
+        *self = SimNode { life, clock, ..SimNode::new(self.number, plan, rng) };
         session
     }
 

@@ -91,7 +91,12 @@ impl Acknowledged {
     }
 
     /// A worker is told to drop its copy. `is_held` says whether a client holds the result.
-    pub(crate) fn free(&mut self, task: TaskId, worker: WorkerId, is_held: impl Fn(TaskId) -> bool) -> Result<(), String> {
+    pub(crate) fn free(
+        &mut self,
+        task: TaskId,
+        worker: WorkerId,
+        is_held: impl Fn(TaskId) -> bool,
+    ) -> Result<(), String> {
         let is_last = self.holders.get(&task).is_some_and(|known| known.len() == 1 && known.contains(&worker));
         if is_last && self.told.contains(&task) && is_held(task) {
             return Err(format!("{task} was acknowledged, and {worker:?} is told to drop the last copy of it"));
@@ -109,7 +114,9 @@ impl Acknowledged {
             }
             ToClient::Failed { task, .. } | ToClient::Recomputing { task } if self.told.remove(task) => {
                 match self.holders.get(task) {
-                    Some(holders) => Err(format!("{task} was acknowledged and is at {holders:?}, and now: {message:?}")),
+                    Some(holders) => {
+                        Err(format!("{task} was acknowledged and is at {holders:?}, and now: {message:?}"))
+                    }
                     None => Ok(true),
                 }
             }

@@ -15,10 +15,12 @@ pub(crate) struct Origin(pub(crate) u64);
 #[derive(Debug, Default)]
 struct Seen {
     origins: BTreeSet<Origin>,
-    /// How often it was run again after somebody had seen an output.
+    /// How often it was run again after the scheduler had heard of an output, or lost the worker that ran it.
     losses: usize,
     /// Whether it is being run again.
     is_run_again: bool,
+    /// Who was told last to run it.
+    at: Option<WorkerId>,
 }
 
 /// What was seen of every task in this term.
@@ -27,12 +29,26 @@ pub(crate) struct OneAttempt {
     seen: BTreeMap<TaskId, Seen>,
     /// Which try of its task the output is of that a worker has told of in this term.
     told: BTreeMap<TaskId, BTreeMap<WorkerId, Attempt>>,
+    /// What an execution that has begun in this term has taken.
+    taken: BTreeMap<Origin, Vec<(TaskId, Origin)>>,
 }
 
 impl OneAttempt {
-    /// Somebody takes this output of a task.
+    /// An execution begins, and takes these outputs.
+    pub(crate) fn take(&mut self, execution: Origin, inputs: Vec<(TaskId, Origin)>) {
+        self.taken.insert(execution, inputs);
+    }
+
+    /// The scheduler counts what this execution has put out.
+    pub(crate) fn count(&mut self, execution: Origin) -> Result<usize, String> {
+        let inputs = self.taken.remove(&execution).unwrap_or_default();
+        inputs.iter().try_for_each(|(task, origin)| self.see(*task, *origin))?;
+        Ok(inputs.len())
+    }
+
+    /// Somebody has this output of a task, and what follows from it counts.
     pub(crate) fn see(&mut self, task: TaskId, origin: Origin) -> Result<(), String> {
-        let seen = self.seen.entry(task.whole()).or_default();
+        let seen = self.seen.entry(task).or_default();
         seen.origins.insert(origin);
         if seen.origins.len() > 1 + seen.losses {
             return Err(format!("{task} is seen of {} executions: {seen:?}", seen.origins.len()));
@@ -41,11 +57,12 @@ impl OneAttempt {
     }
 
     /// A worker is told to run a task.
-    pub(crate) fn assign(&mut self, task: TaskId) {
-        if let Some(seen) = self.seen.get_mut(&task)
-            && !std::mem::replace(&mut seen.is_run_again, true)
-        {
-            seen.losses += 1;
+    pub(crate) fn assign(&mut self, task: TaskId, worker: WorkerId) {
+        let is_told = self.told.contains_key(&task);
+        let seen = self.seen.entry(task).or_default();
+        seen.at = Some(worker);
+        if is_told {
+            seen.losses += usize::from(!std::mem::replace(&mut seen.is_run_again, true));
         }
     }
 
@@ -60,12 +77,15 @@ impl OneAttempt {
     pub(crate) fn begin_term(&mut self) {
         self.seen.clear();
         self.told.clear();
+        self.taken.clear();
     }
 
     /// The scheduler is about to hear this of a worker.
     pub(crate) fn hear(&mut self, worker: WorkerId, message: &FromWorker) {
         match message {
-            FromWorker::Finished { task, attempt, .. } => drop(self.told.entry(*task).or_default().insert(worker, *attempt)),
+            FromWorker::Finished { task, attempt, .. } => {
+                self.told.entry(*task).or_default().insert(worker, *attempt);
+            }
             FromWorker::Inventory(inventory) => {
                 for (task, attempt, _) in &inventory.outputs {
                     self.told.entry(*task).or_default().insert(worker, *attempt);
@@ -78,8 +98,18 @@ impl OneAttempt {
     /// A worker is told to drop an output, or is gone.
     pub(crate) fn drop_at(&mut self, worker: WorkerId, task: Option<TaskId>) {
         match task {
-            Some(task) => drop(self.told.get_mut(&task).map(|told| told.remove(&worker))),
-            None => self.told.values_mut().for_each(|told| drop(told.remove(&worker))),
+            Some(task) => {
+                self.told.get_mut(&task).map(|told| told.remove(&worker));
+            }
+            None => {
+                for (task, seen) in self.seen.iter_mut().filter(|(_, seen)| seen.at == Some(worker)) {
+                    self.told.entry(*task).or_default();
+                    (seen.at, seen.is_run_again) = (None, false);
+                }
+                for told in self.told.values_mut() {
+                    told.remove(&worker);
+                }
+            }
         }
     }
 
@@ -94,7 +124,9 @@ impl OneAttempt {
         let told = self.told.get(&task);
         let attempt_at = |worker: &WorkerId| told.and_then(|told| told.get(worker)).copied();
         match holders.iter().find(|worker| attempt_at(worker) != Some(last)) {
-            Some(worker) => Err(format!("{task} is taken from {worker:?}, of {:?} and not {last:?}", attempt_at(worker))),
+            Some(worker) => {
+                Err(format!("{task} is taken from {worker:?}, of {:?} and not {last:?}", attempt_at(worker)))
+            }
             None => Ok(()),
         }
     }
