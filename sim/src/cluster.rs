@@ -24,7 +24,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starling_core::ids::{Attempt, ClientId, NodeId, TaskId, Term, WorkerId};
 use starling_core::scheduler::{self, Scheduler, TaskState};
-use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker};
 use starling_core::worker;
 
@@ -38,6 +37,7 @@ use crate::client::{Client, Wish};
 use crate::clock::Clock;
 use crate::deposed::Deposed;
 use crate::failover::Quorum;
+use crate::keep::Watcher;
 use crate::node::{Deed, Due, SimNode, Thread};
 use crate::plan::Plan;
 pub use crate::report::Report;
@@ -202,6 +202,10 @@ pub struct Cluster {
     pub(crate) clients: BTreeMap<ClientId, Client>,
     pub(crate) clients_next: u32,
     nested: Vec<Nested>,
+    /// The clients that are gone and have left something that is kept.
+    pub(crate) gone: Vec<Client>,
+    /// Who looks at what is kept, in the end.
+    pub(crate) watcher: Option<Watcher>,
     /// How often each task has run.
     pub(crate) runs: BTreeMap<TaskId, u8>,
     /// Values that a client has put into stores and that the scheduler has not heard of.
@@ -241,6 +245,8 @@ impl Cluster {
             clients: BTreeMap::new(),
             clients_next: 0,
             nested: Vec::new(),
+            gone: Vec::new(),
+            watcher: None,
             runs: BTreeMap::new(),
             orphans: BTreeSet::new(),
             leaving: Leaving::default(),
@@ -280,6 +286,7 @@ impl Cluster {
         self.check_promises()?;
         self.check_where_things_are()?;
         self.release_all()?;
+        self.check_kept()?;
         // Until what nobody has asked for again is not waited for any more.
         self.now += LONG_US;
         self.run_until_quiet()?;
@@ -309,7 +316,7 @@ impl Cluster {
         self.at(delay, happening);
     }
 
-    fn run_until_quiet(&mut self) -> Result<(), String> {
+    pub(crate) fn run_until_quiet(&mut self) -> Result<(), String> {
         self.start_ticking();
         while let Some(((time, _), happening)) = self.next_happening() {
             self.now = time;
@@ -382,7 +389,8 @@ impl Cluster {
                 self.tell_scheduler(scheduler::Event::WorkerLost { worker })?;
             }
             Happening::ClientIsUp { client, era } => {
-                if era == self.era && self.clients.contains_key(&client) {
+                let is_watcher = self.watcher.as_ref().is_some_and(|watcher| watcher.id == client);
+                if era == self.era && (is_watcher || self.clients.contains_key(&client)) {
                     self.tell_scheduler(scheduler::Event::ClientJoined { client })?;
                 }
             }
@@ -396,7 +404,7 @@ impl Cluster {
                 }
             }
             Happening::Logged { era } if era == self.era => self.logged()?,
-            Happening::Recovered { era } if era == self.era => self.tell_scheduler(scheduler::Event::Recovered)?,
+            Happening::Recovered { era } if era == self.era => self.recovered()?,
             Happening::Logged { .. } | Happening::Recovered { .. } => {}
             Happening::NodeRegisters { node } => self.register(node)?,
             Happening::NodeDeed { node, life, deed } => self.node_does(node, life, deed)?,
@@ -491,7 +499,8 @@ impl Cluster {
 
     fn scheduler_hears_worker(&mut self, worker: WorkerId, message: FromWorker) -> Result<(), String> {
         let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
-        let is_there = |task| node.is_some_and(|node| node.session == Some(worker) && node.store.contains_key(&task));
+        // Of a node that has gone since, it was so when it was said.
+        let is_there = |task| node.is_none_or(|node| node.session != Some(worker) || node.store.contains_key(&task));
         self.acknowledged.hear_worker(worker, &message, is_there);
         self.attempts.hear(worker, &message);
         let (said, is_inline) = match &message {
@@ -604,22 +613,36 @@ impl Cluster {
             node.is_some_and(|node| node.session == Some(worker) && node.store.contains_key(&task))
         };
         self.acknowledged.hear_client(&message, is_there);
-        let claimed = self.claimed(&message);
+        let claimed = match &message {
+            FromClient::Restore { tasks, .. } => self.claimed(tasks.iter().map(|spec| spec.task)),
+            _ => Vec::new(),
+        };
+        let values: Vec<TaskId> = match &message {
+            FromClient::Scattered { job, values } => values.iter().map(|value| TaskId::new(*job, value.0)).collect(),
+            _ => Vec::new(),
+        };
         let is_cancel = matches!(message, FromClient::Cancel { .. } | FromClient::CancelJob { .. });
         let cancelled = (is_cancel && self.clients.contains_key(&client)).then(|| message.clone());
         self.tell_scheduler(scheduler::Event::FromClient { client, message })?;
+        let taken = values.into_iter().filter(|task| !self.scheduler.who_has(*task).is_empty());
+        taken.for_each(|task| self.acknowledged.take_value(task));
         self.check_claimed(claimed)?;
         cancelled.map_or(Ok(()), |message| requests::check_cancelled(&self.scheduler, &message))
     }
 
-    /// The tasks that become known with this and that workers have outputs of, with the last attempt of those.
-    fn claimed(&self, message: &FromClient) -> Vec<(TaskId, Attempt, usize)> {
-        let FromClient::Restore { tasks, .. } = message else { return Vec::new() };
-        let unknown = tasks.iter().filter(|spec| self.scheduler.state(spec.task) == TaskState::Forgotten);
-        let last = |spec: &TaskSpec| {
-            self.attempts.last_told(spec.task).map(|(attempt, attempts)| (spec.task, attempt, attempts))
-        };
-        unknown.filter_map(last).collect()
+    /// Of these tasks those that are not known yet and that workers have outputs of, with the last attempt of those.
+    fn claimed(&self, tasks: impl Iterator<Item = TaskId>) -> Vec<(TaskId, Attempt, usize)> {
+        let unknown = tasks.filter(|task| self.scheduler.state(*task) == TaskState::Forgotten);
+        unknown
+            .filter_map(|task| self.attempts.last_told(task).map(|(last, attempts)| (task, last, attempts)))
+            .collect()
+    }
+
+    /// The scheduler takes up what clients have said so far.
+    fn recovered(&mut self) -> Result<(), String> {
+        let claimed = self.claimed(self.attempts.told().into_iter());
+        self.tell_scheduler(scheduler::Event::Recovered)?;
+        self.check_claimed(claimed)
     }
 
     fn check_claimed(&mut self, claimed: Vec<(TaskId, Attempt, usize)>) -> Result<(), String> {
@@ -634,6 +657,10 @@ impl Cluster {
     }
 
     fn client_hears(&mut self, client: ClientId, batch: &[u8], era: u32) -> Result<(), String> {
+        if let Some(watcher) = self.watcher.as_mut().filter(|watcher| watcher.id == client) {
+            watcher.heard.extend(decode::<ToClient>(batch)?);
+            return Ok(());
+        }
         for message in decode::<ToClient>(batch)? {
             let Some(known) = self.clients.get_mut(&client) else {
                 if era < self.era {
@@ -1059,7 +1086,7 @@ impl Cluster {
         let clients: Vec<ClientId> = self.clients.keys().copied().collect();
         for id in clients {
             if self.rng.chance(20) {
-                self.clients.remove(&id);
+                self.gone.extend(self.clients.remove(&id));
                 self.at(1, Happening::ClientIsDown { client: id });
             } else if let Some(message) = self.clients.get_mut(&id).and_then(Client::release_all) {
                 self.client_says(id, vec![message]);

@@ -113,7 +113,7 @@ impl Cluster {
     fn lose_client(&mut self) {
         let ids: Vec<ClientId> = self.clients.keys().copied().collect();
         if let Some(client) = self.rng.pick(&ids).copied() {
-            self.clients.remove(&client);
+            self.gone.extend(self.clients.remove(&client));
             let delay = self.rng.between(1, self.plan.delay_max_us);
             self.at(delay, Happening::ClientIsDown { client });
             self.connect_client();

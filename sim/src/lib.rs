@@ -7,7 +7,8 @@
 //!
 //! - [`plan`]: what a seed stands for; [`work`]: what the tasks compute.
 //! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it, `failover` of the
-//!   scheduler; `deposed`: the scheduler before; `clock`: time that jumps;
+//!   scheduler; `deposed`: the scheduler before; `clock`: time that jumps; `keep`: what is
+//!   kept without a client;
 //!   [`client`]: who submits and asks; `node`: a store and threads around the worker machine.
 //! - `check`: what a run has to keep, one file each; `report`: what the runs have met.
 //! - [`election`]: another world, in which real quorums elect leaders under faults.
@@ -22,6 +23,7 @@ mod deposed;
 pub mod election;
 mod failover;
 mod faults;
+mod keep;
 mod node;
 pub mod plan;
 mod report;

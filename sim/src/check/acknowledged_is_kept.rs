@@ -47,13 +47,17 @@ impl Acknowledged {
                     let task = TaskId::new(*job, *index);
                     for worker in workers.iter().filter(|worker| is_there(**worker, task)) {
                         self.add(task, *worker);
-                        self.told.insert(task);
                     }
                 }
             }
             FromClient::Unreachable { task, holders } => self.complain(*task, holders),
             _ => {}
         }
+    }
+
+    /// The scheduler has taken a value that a client has put somewhere.
+    pub(crate) fn take_value(&mut self, task: TaskId) {
+        self.told.insert(task);
     }
 
     fn add(&mut self, task: TaskId, worker: WorkerId) {

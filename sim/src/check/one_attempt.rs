@@ -119,6 +119,11 @@ impl OneAttempt {
         Some((*attempts.last()?, attempts.len()))
     }
 
+    /// The tasks that workers have told of.
+    pub(crate) fn told(&self) -> Vec<TaskId> {
+        self.told.keys().copied().collect()
+    }
+
     /// A task has just become known, and its output is said to be at these workers: whether it is of the last attempt.
     pub(crate) fn check_claimed(&self, task: TaskId, last: Attempt, holders: &[WorkerId]) -> Result<(), String> {
         let told = self.told.get(&task);

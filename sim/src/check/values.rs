@@ -228,6 +228,11 @@ impl Values {
         self.tasks.get(&index).is_some_and(|known| known.is_held)
     }
 
+    /// The right value of a task, if it has one.
+    pub(crate) fn value(&self, index: u32) -> Option<u64> {
+        self.tasks.get(&index).and_then(|known| known.value)
+    }
+
     pub(crate) fn is_cancelled(&self, index: u32) -> bool {
         self.tasks.get(&index).is_some_and(|known| known.is_cancelled)
     }
