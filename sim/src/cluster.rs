@@ -503,27 +503,46 @@ impl Cluster {
         let is_there = |task| node.is_none_or(|node| node.session != Some(worker) || node.store.contains_key(&task));
         self.acknowledged.hear_worker(worker, &message, is_there);
         self.attempts.hear(worker, &message);
-        let (said, is_inline) = match &message {
-            FromWorker::Finished { task, inline, .. } => (vec![*task], inline.is_some()),
-            FromWorker::Inventory(inventory) => (inventory.outputs.iter().map(|output| output.0).collect(), false),
-            _ => (Vec::new(), false),
-        };
-        let is_finished = matches!(message, FromWorker::Finished { .. });
-        self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
-        for task in said {
-            if !self.scheduler.who_has(task).contains(&worker) {
-                continue;
+        let is_there_for_scheduler = |cluster: &Cluster, task| cluster.scheduler.who_has(task).contains(&worker);
+        match &message {
+            FromWorker::Finished { task, attempt, inline, .. } => {
+                let (task, is_inline) = (*task, inline.is_some());
+                let is_taken = self.scheduler.processing_on(task) == Some((worker, *attempt));
+                self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
+                if is_taken { self.task_has_ended(worker, task, is_inline) } else { Ok(()) }
             }
-            self.attempts.finish(task);
-            let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
-            let Some(node) = node.filter(|node| is_finished && node.store.contains_key(&task)) else { continue };
-            let consumed = self.attempts.count(node.origin(task))?;
-            self.report.count_many("consumed", consumed as u64);
-            if is_inline {
-                self.attempts.see(task, node.origin(task))?;
+            FromWorker::Inventory(inventory) => {
+                let tasks = inventory.outputs.iter().map(|output| output.0);
+                let lacking: Vec<TaskId> = tasks.filter(|task| self.scheduler.who_has(*task).is_empty()).collect();
+                self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
+                for task in lacking.into_iter().filter(|task| is_there_for_scheduler(self, *task)) {
+                    self.attempts.take_in(task);
+                }
+                Ok(())
             }
+            FromWorker::Replica { task, .. } => {
+                let task = *task;
+                self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
+                if !is_there_for_scheduler(self, task) {
+                    self.acknowledged.drop_holder(task, worker);
+                }
+                Ok(())
+            }
+            _ => self.tell_scheduler(scheduler::Event::FromWorker { worker, message }),
         }
-        Ok(())
+    }
+
+    /// The scheduler has taken it that a worker has run a task.
+    fn task_has_ended(&mut self, worker: WorkerId, task: TaskId, is_inline: bool) -> Result<(), String> {
+        self.attempts.finish(task);
+        let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
+        let Some(node) = node.filter(|node| node.session == Some(worker) && node.store.contains_key(&task)) else {
+            return Ok(());
+        };
+        let (consumed, own) = self.attempts.count(node.origin(task))?;
+        self.report.count_many("consumed", consumed);
+        self.report.count_many("consumed-own", own);
+        if is_inline { self.attempts.see(task, node.origin(task)) } else { Ok(()) }
     }
 
     /// The client's jobs are left, and what was acknowledged to it with them.
@@ -710,7 +729,12 @@ impl Cluster {
                     let clients = &self.clients;
                     let is_held = |task: TaskId| {
                         let owner = clients.values().find(|client| client.job() == Some(task.job));
-                        owner.is_some_and(|client| client.values.is_held(task.index))
+                        let job = self.scheduler.jobs().into_iter().find(|job| job.job == task.job);
+                        owner.is_some_and(|client| {
+                            // What the ledger keeps may be taken up before its client has come.
+                            let has_come = job.is_none_or(|job| job.client == client.id);
+                            has_come && client.values.is_held(task.index)
+                        })
                     };
                     self.acknowledged.free(*task, worker, is_held)?;
                     self.attempts.drop_at(worker, Some(*task));

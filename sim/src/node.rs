@@ -429,7 +429,7 @@ impl SimNode {
 
     /// The origin of what a thread computes: no other one of any node.
     fn origin_of(&self, thread: Thread) -> Origin {
-        Origin(u64::from(self.number) << 56 | u64::from(self.life) << 40 | (thread.0 + 1))
+        Origin::of(self.number, self.life, thread.0)
     }
 
     /// The task waits inside, or goes on. Gives what the machine hears of it, a moment later; `None` if the task was given

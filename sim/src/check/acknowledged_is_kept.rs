@@ -2,7 +2,8 @@
 //! computed again while somebody is known to have it, and in the end somebody has it, with the right value.
 //!
 //! Who is known to have a copy is noted from what the scheduler hears, not from what it believes. A copy that somebody
-//! has complained of does not count.
+//! has complained of does not count, nor does one of a job that the ledger keeps and whose client has not come yet: that may be
+//! computed again when it comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +69,7 @@ impl Acknowledged {
         holders.iter().for_each(|worker| self.drop_holder(task, *worker));
     }
 
-    fn drop_holder(&mut self, task: TaskId, worker: WorkerId) {
+    pub(crate) fn drop_holder(&mut self, task: TaskId, worker: WorkerId) {
         if let Some(known) = self.holders.get_mut(&task) {
             known.remove(&worker);
             if known.is_empty() {

@@ -1,6 +1,9 @@
 //! Who reads an output reads the same one as everybody else: in a term, those who consume it and the client that wants it
 //! see the output of one execution, as long as the scheduler does not have the task run again because that was lost. The
 //! scheduler of a new term goes on with the last attempt of those that survive.
+//!
+//! One case is let pass. An execution that is cancelled after it has begun still puts its output into the store of its node, also in
+//! place of a copy that was fetched there meanwhile; tasks on that node may take that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +12,18 @@ use starling_core::wire::FromWorker;
 
 /// Which execution a value comes of: a try of a task may be executed twice. 0 of a value that a client has put somewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Origin(pub(crate) u64);
+pub(crate) struct Origin(u64);
+
+impl Origin {
+    /// The thread of one life of a node.
+    pub(crate) fn of(node: u8, life: u32, thread: u64) -> Origin {
+        Origin(u64::from(node) << 56 | u64::from(life) << 40 | (thread + 1))
+    }
+
+    fn node(self) -> u64 {
+        self.0 >> 40
+    }
+}
 
 /// What was seen of one task in this term.
 #[derive(Debug, Default)]
@@ -21,6 +35,13 @@ struct Seen {
     is_run_again: bool,
     /// Who was told last to run it.
     at: Option<WorkerId>,
+}
+
+impl Seen {
+    /// Whether the outputs of no more executions may be seen.
+    fn is_full(&self) -> bool {
+        self.origins.len() > self.losses
+    }
 }
 
 /// What was seen of every task in this term.
@@ -39,21 +60,36 @@ impl OneAttempt {
         self.taken.insert(execution, inputs);
     }
 
-    /// The scheduler counts what this execution has put out.
-    pub(crate) fn count(&mut self, execution: Origin) -> Result<usize, String> {
+    /// The scheduler counts what this execution has put out. Gives how many inputs it has taken, and how many of those of an
+    /// execution on its own node that does not count.
+    pub(crate) fn count(&mut self, execution: Origin) -> Result<(u64, u64), String> {
         let inputs = self.taken.remove(&execution).unwrap_or_default();
-        inputs.iter().try_for_each(|(task, origin)| self.see(*task, *origin))?;
-        Ok(inputs.len())
+        let mut own = 0;
+        for (task, origin) in &inputs {
+            let is_seen = self.seen.get(task).is_none_or(|seen| seen.origins.contains(origin) || !seen.is_full());
+            if !is_seen && origin.node() == execution.node() {
+                own += 1;
+            } else {
+                self.see(*task, *origin)?;
+            }
+        }
+        Ok((inputs.len() as u64, own))
     }
 
     /// Somebody has this output of a task, and what follows from it counts.
     pub(crate) fn see(&mut self, task: TaskId, origin: Origin) -> Result<(), String> {
         let seen = self.seen.entry(task).or_default();
-        seen.origins.insert(origin);
-        if seen.origins.len() > 1 + seen.losses {
-            return Err(format!("{task} is seen of {} executions: {seen:?}", seen.origins.len()));
+        if !seen.origins.contains(&origin) && seen.is_full() {
+            return Err(format!("{task} is seen of another execution, {origin:?}: {seen:?}"));
         }
+        seen.origins.insert(origin);
         Ok(())
+    }
+
+    /// A task that was to be run turns out to be there.
+    pub(crate) fn take_in(&mut self, task: TaskId) {
+        let seen = self.seen.entry(task).or_default();
+        seen.losses += usize::from(!std::mem::replace(&mut seen.is_run_again, false));
     }
 
     /// A worker is told to run a task.
