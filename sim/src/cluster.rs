@@ -515,8 +515,10 @@ impl Cluster {
                 let tasks = inventory.outputs.iter().map(|output| output.0);
                 let lacking: Vec<TaskId> = tasks.filter(|task| self.scheduler.who_has(*task).is_empty()).collect();
                 self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
-                for task in lacking.into_iter().filter(|task| is_there_for_scheduler(self, *task)) {
-                    self.attempts.take_in(task);
+                for task in lacking {
+                    if is_there_for_scheduler(self, task) {
+                        self.attempts.take_in(task);
+                    }
                 }
                 Ok(())
             }
