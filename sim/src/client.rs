@@ -400,6 +400,7 @@ impl Client {
         let wanted: BTreeSet<u32> = (0..rng.between(1, 4)).filter_map(|_| rng.pick(&held).copied()).collect();
         let wanted: Vec<u32> = wanted.into_iter().collect();
         let name = if rng.chance(50) { KeptName::Job(job) } else { KeptName::DataSet(format!("{}-{token}", job.0)) };
+        self.values.may_end_anew = true;
         self.requests.ask(token, Asked::Keep);
         self.keeps.insert(token, Keep { name: name.clone(), wanted: wanted.clone(), is_promised: false });
         FromClient::Keep { token, name, job, wanted }

@@ -738,7 +738,9 @@ impl Cluster {
                             has_come && client.values.is_held(task.index)
                         })
                     };
-                    self.acknowledged.free(*task, worker, is_held)?;
+                    if self.acknowledged.free(*task, worker, is_held) {
+                        self.report.count("acknowledged-given-up-early");
+                    }
                     self.attempts.drop_at(worker, Some(*task));
                 }
                 ToWorker::Leave => {
@@ -757,8 +759,8 @@ impl Cluster {
         for (client, message) in effects.to_clients {
             self.report.count(name_to_client(&message));
             self.check_said(client, &message)?;
-            if self.acknowledged.tell_client(&message)? {
-                self.report.count("acknowledged-lost");
+            if let Some(name) = self.acknowledged.tell_client(&message) {
+                self.report.count(name);
             }
             to_clients.entry(client).or_default().push(message);
         }

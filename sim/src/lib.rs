@@ -98,6 +98,17 @@ mod tests {
             "still-here",
             "fail-over",
             "client-link",
+            "acknowledged",
+            "acknowledged-lost",
+            "agreed",
+            "consumed",
+            "claimed",
+            "deposed",
+            "worker-was-told-late",
+            "client-was-told-late",
+            "clock-jump",
+            "clock-slip",
+            "kept-there",
         ];
         for what in common {
             assert!(met(what) > 10, "{what} was hardly met: {sum:?}");
