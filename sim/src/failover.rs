@@ -47,13 +47,13 @@ impl Cluster {
     /// The time as a node's machine is told of it, which may be earlier than what it was told before.
     pub(crate) fn node_time(&mut self, node: usize) -> Time {
         let (clock, now) = (self.nodes[node].clock, self.now);
-        self.slips().then(|| clock.slipped(now, &mut self.rng)).unwrap_or(clock.time(now))
+        if self.slips() { clock.slipped(now, &mut self.rng) } else { clock.time(now) }
     }
 
     /// The time as the scheduler is told of it, which may be earlier than what it was told before.
     pub(crate) fn scheduler_time(&mut self) -> Time {
         let (clock, now) = (self.clock, self.now);
-        self.slips().then(|| clock.slipped(now, &mut self.rng)).unwrap_or(clock.time(now))
+        if self.slips() { clock.slipped(now, &mut self.rng) } else { clock.time(now) }
     }
 
     fn slips(&mut self) -> bool {
