@@ -246,7 +246,7 @@ impl WorkerActor {
     fn say(&mut self, message: FromWorker) {
         match &message {
             FromWorker::Finished { task, nbytes, .. } => self.publish(*task, *nbytes),
-            FromWorker::Replica { task } => self.publish(*task, self.store.nbytes_of(*task)),
+            FromWorker::Replica { task, .. } => self.publish(*task, self.store.nbytes_of(*task)),
             // Some of it may have come while there was no scheduler.
             FromWorker::Inventory(inventory) => {
                 inventory.outputs.iter().for_each(|(task, _, nbytes)| self.publish(*task, *nbytes));

@@ -17,7 +17,7 @@ use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Term, WorkerId};
 use crate::spec::{PartOf, Requirements, Resources, TaskSpec};
 
 /// The version of every message in this module. Nodes of different versions refuse each other at admission.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The largest encoded result, in bytes, that rides in the completion instead of being fetched from its worker.
 pub const INLINE_RESULT_BYTES_MAX: usize = 16 * 1024;
@@ -552,6 +552,10 @@ pub enum FromWorker {
     Replica {
         /// The task whose output it is.
         task: TaskId,
+        /// Which try of the task it came of.
+        attempt: Attempt,
+        /// How many [`ToWorker::Free`] this worker has heard since it registered: what a later one takes away is no copy.
+        frees_heard: u32,
     },
     /// The answer to [`ToWorker::Steal`].
     StealAnswer {

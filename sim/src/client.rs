@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use starling_core::ids::{ClientId, JobId, KindId, TaskId, WorkerId};
 use starling_core::spec::{PartOf, Requirements, TaskOptions, TaskSpec};
-use starling_core::wire::{FromClient, SubmitError, ToClient};
+use starling_core::wire::{FromClient, KeptName, SubmitError, ToClient};
 
 use crate::check::requests::{Asked, Requests};
 use crate::check::values::{Submitted, Values};
@@ -39,6 +39,15 @@ enum Shape {
     Shuffle { producers: u32 },
 }
 
+/// What a client has asked to have kept without it.
+#[derive(Clone, Debug)]
+pub(crate) struct Keep {
+    pub(crate) name: KeptName,
+    pub(crate) wanted: Vec<u32>,
+    /// Whether it was told that it is kept.
+    pub(crate) is_promised: bool,
+}
+
 /// A client with one job.
 #[derive(Debug)]
 pub struct Client {
@@ -59,6 +68,8 @@ pub struct Client {
     /// The submissions without an answer, and whether they must be refused. They are answered in order.
     unanswered: BTreeMap<u64, bool>,
     token: u64,
+    /// What it has asked to have kept without it, and what of that was refused.
+    pub(crate) keeps: BTreeMap<u64, Keep>,
     /// How many things it will still do.
     pub actions_left: u64,
 }
@@ -79,6 +90,7 @@ impl Client {
             workers_seen: BTreeSet::new(),
             unanswered: BTreeMap::new(),
             token: 0,
+            keeps: BTreeMap::new(),
             actions_left: plan.actions,
         }
     }
@@ -360,6 +372,9 @@ impl Client {
     /// Asks for something to be done to the data or the workers.
     fn ask(&mut self, job: JobId, rng: &mut Rng) -> FromClient {
         let token = self.next_token();
+        if rng.chance(self.plan.keeping) {
+            return self.keep(job, token, rng);
+        }
         match rng.below(if self.plan.leaves > 0 { 3 } else { 2 }) {
             0 => {
                 self.requests.ask(token, Asked::Replicate);
@@ -377,6 +392,31 @@ impl Client {
                 FromClient::Retire { token, workers }
             }
         }
+    }
+
+    /// Has some of its results kept without it.
+    fn keep(&mut self, job: JobId, token: u64, rng: &mut Rng) -> FromClient {
+        let held = self.values.held();
+        let wanted: BTreeSet<u32> = (0..rng.between(1, 4)).filter_map(|_| rng.pick(&held).copied()).collect();
+        let wanted: Vec<u32> = wanted.into_iter().collect();
+        let name = if rng.chance(50) { KeptName::Job(job) } else { KeptName::DataSet(format!("{}-{token}", job.0)) };
+        self.values.may_end_anew = true;
+        self.requests.ask(token, Asked::Keep);
+        self.keeps.insert(token, Keep { name: name.clone(), wanted: wanted.clone(), is_promised: false });
+        FromClient::Keep { token, name, job, wanted }
+    }
+
+    /// A request has ended.
+    fn done(&mut self, token: u64, problem: &str) -> Result<(), String> {
+        if let Some(keep) = self.keeps.get_mut(&token) {
+            keep.is_promised = problem.is_empty();
+            if !keep.is_promised {
+                self.keeps.remove(&token);
+            }
+        }
+        let is_request =
+            |asked: &Asked| matches!(asked, Asked::Replicate | Asked::Rebalance | Asked::Retire(_) | Asked::Keep);
+        self.requests.answer(token, is_request)
     }
 
     /// Lets everything go.
@@ -416,9 +456,7 @@ impl Client {
             ToClient::Explained { token, explanation } => {
                 self.requests.answer(token, |asked| *asked == Asked::Explain(explanation.task))?;
             }
-            ToClient::Done { token, .. } => self
-                .requests
-                .answer(token, |asked| matches!(asked, Asked::Replicate | Asked::Rebalance | Asked::Retire(_)))?,
+            ToClient::Done { token, problem, .. } => self.done(token, &problem)?,
             ToClient::Jobs { .. } | ToClient::Kept { .. } => return Err(format!("nobody asked for {message:?}")),
             ToClient::WhoHas { token, holders } => {
                 self.requests.answer(token, |asked| *asked == Asked::WhoHas)?;

@@ -22,16 +22,22 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use starling_core::ids::{ClientId, NodeId, TaskId, Term, Time, WorkerId};
+use starling_core::ids::{Attempt, ClientId, NodeId, TaskId, Term, WorkerId};
 use starling_core::scheduler::{self, Scheduler, TaskState};
 use starling_core::wire::{FromClient, FromWorker, ToClient, ToWorker};
 use starling_core::worker;
 
+use crate::check::acknowledged_is_kept::{self, Acknowledged};
 use crate::check::leaving::Leaving;
+use crate::check::one_attempt::OneAttempt;
 use crate::check::requests::{self, Asked};
-use crate::check::{emptiness, resources};
+use crate::check::terms_grow::Terms;
+use crate::check::{emptiness, registry_converges, resources};
 use crate::client::{Client, Wish};
+use crate::clock::Clock;
+use crate::deposed::Deposed;
 use crate::failover::Quorum;
+use crate::keep::Watcher;
 use crate::node::{Deed, Due, SimNode, Thread};
 use crate::plan::Plan;
 pub use crate::report::Report;
@@ -55,6 +61,7 @@ pub(crate) enum Happening {
     WorkerHears {
         worker: WorkerId,
         batch: Vec<u8>,
+        era: u32,
     },
     ClientSays {
         client: ClientId,
@@ -64,6 +71,7 @@ pub(crate) enum Happening {
     ClientHears {
         client: ClientId,
         batch: Vec<u8>,
+        era: u32,
     },
     WorkerIsUp {
         worker: WorkerId,
@@ -117,6 +125,10 @@ pub(crate) enum Happening {
     },
     Fault,
     SchedulerTick,
+    /// The scheduler of an earlier term notices something, and does not know that it leads no more.
+    DeposedActs {
+        era: u32,
+    },
     NodeTick {
         node: usize,
     },
@@ -131,9 +143,9 @@ impl Happening {
     fn describe(&self) -> String {
         match self {
             Happening::WorkerSays { worker, batch } => format!("{worker:?} says {:?}", decode::<FromWorker>(batch)),
-            Happening::WorkerHears { worker, batch } => format!("{worker:?} hears {:?}", decode::<ToWorker>(batch)),
+            Happening::WorkerHears { worker, batch, .. } => format!("{worker:?} hears {:?}", decode::<ToWorker>(batch)),
             Happening::ClientSays { client, batch, .. } => format!("{client:?} says {:?}", decode::<FromClient>(batch)),
-            Happening::ClientHears { client, batch } => format!("{client:?} hears {:?}", decode::<ToClient>(batch)),
+            Happening::ClientHears { client, batch, .. } => format!("{client:?} hears {:?}", decode::<ToClient>(batch)),
             other => format!("{other:?}"),
         }
     }
@@ -177,6 +189,10 @@ pub struct Cluster {
     pub(crate) links: BTreeMap<Link, u64>,
     pub(crate) scheduler: Scheduler,
     pub(crate) quorum: Quorum,
+    /// What the scheduler is told the time by.
+    pub(crate) clock: Clock,
+    /// The scheduler of the term before, until it hears that it leads no more.
+    pub(crate) deposed: Option<Deposed>,
     /// How often the scheduler has started.
     pub(crate) era: u32,
     pub(crate) nodes: Vec<SimNode>,
@@ -186,11 +202,18 @@ pub struct Cluster {
     pub(crate) clients: BTreeMap<ClientId, Client>,
     pub(crate) clients_next: u32,
     nested: Vec<Nested>,
+    /// The clients that are gone and have left something that is kept.
+    pub(crate) gone: Vec<Client>,
+    /// Who looks at what is kept, in the end.
+    pub(crate) watcher: Option<Watcher>,
     /// How often each task has run.
     pub(crate) runs: BTreeMap<TaskId, u8>,
     /// Values that a client has put into stores and that the scheduler has not heard of.
     pub(crate) orphans: BTreeSet<TaskId>,
     pub(crate) leaving: Leaving,
+    pub(crate) acknowledged: Acknowledged,
+    pub(crate) attempts: OneAttempt,
+    pub(crate) terms: Terms,
     pub(crate) is_healed: bool,
     pub(crate) report: Report,
     /// Is told of everything that happens.
@@ -206,6 +229,7 @@ impl Cluster {
         let mut cluster = Cluster {
             scheduler: new_scheduler(&plan, 0).recovering(),
             quorum: Quorum::new(),
+            clock: Clock::default(),
             plan,
             rng,
             now: 0,
@@ -213,6 +237,7 @@ impl Cluster {
             agenda: BTreeMap::new(),
             open: 0,
             links: BTreeMap::new(),
+            deposed: None,
             era: 0,
             nodes,
             workers: BTreeMap::new(),
@@ -220,9 +245,14 @@ impl Cluster {
             clients: BTreeMap::new(),
             clients_next: 0,
             nested: Vec::new(),
+            gone: Vec::new(),
+            watcher: None,
             runs: BTreeMap::new(),
             orphans: BTreeSet::new(),
             leaving: Leaving::default(),
+            acknowledged: Acknowledged::default(),
+            attempts: OneAttempt::default(),
+            terms: Terms::default(),
             is_healed: false,
             report: Report::default(),
             tracer: None,
@@ -254,7 +284,9 @@ impl Cluster {
         self.heal()?;
         self.give_up_the_impossible()?;
         self.check_promises()?;
+        self.check_where_things_are()?;
         self.release_all()?;
+        self.check_kept()?;
         // Until what nobody has asked for again is not waited for any more.
         self.now += LONG_US;
         self.run_until_quiet()?;
@@ -284,7 +316,7 @@ impl Cluster {
         self.at(delay, happening);
     }
 
-    fn run_until_quiet(&mut self) -> Result<(), String> {
+    pub(crate) fn run_until_quiet(&mut self) -> Result<(), String> {
         self.start_ticking();
         while let Some(((time, _), happening)) = self.next_happening() {
             self.now = time;
@@ -341,45 +373,50 @@ impl Cluster {
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::WorkerSays { worker, batch } => self.worker_says(worker, &batch)?,
-            Happening::WorkerHears { worker, batch } => self.worker_hears(worker, &batch)?,
+            Happening::WorkerHears { worker, batch, era } => self.worker_hears(worker, &batch, era)?,
             Happening::ClientSays { client, batch, era } if era == self.era => self.client_said(client, &batch)?,
-            Happening::ClientSays { .. } => {}
-            Happening::ClientHears { client, batch } => {
-                self.client_hears(client, &batch)?;
+            Happening::ClientSays { client, batch, .. } => self.deposed_hears_client(client, &batch)?,
+            Happening::ClientHears { client, batch, era } => {
+                self.client_hears(client, &batch, era)?;
                 self.wake_nested();
             }
             Happening::WorkerIsUp { worker, era } => self.worker_is_up(worker, era)?,
             Happening::WorkerIsDown { worker } => {
                 self.workers.remove(&worker);
                 self.leaving.check_lost(&self.scheduler, worker, self.report.faults)?;
+                self.acknowledged.lose_worker(worker);
+                self.attempts.drop_at(worker, None);
                 self.tell_scheduler(scheduler::Event::WorkerLost { worker })?;
             }
             Happening::ClientIsUp { client, era } => {
-                if era == self.era && self.clients.contains_key(&client) {
+                let is_watcher = self.watcher.as_ref().is_some_and(|watcher| watcher.id == client);
+                if era == self.era && (is_watcher || self.clients.contains_key(&client)) {
                     self.tell_scheduler(scheduler::Event::ClientJoined { client })?;
                 }
             }
             Happening::ClientIsDown { client } => {
-                self.tell_scheduler(scheduler::Event::ClientLost { client })?;
+                self.scheduler_loses_client(client)?;
                 self.wake_nested();
             }
             Happening::OldClientIsDown { client, era } => {
                 if era == self.era {
-                    self.tell_scheduler(scheduler::Event::ClientLost { client })?;
+                    self.scheduler_loses_client(client)?;
                 }
             }
             Happening::Logged { era } if era == self.era => self.logged()?,
-            Happening::Recovered { era } if era == self.era => self.tell_scheduler(scheduler::Event::Recovered)?,
+            Happening::Recovered { era } if era == self.era => self.recovered()?,
             Happening::Logged { .. } | Happening::Recovered { .. } => {}
             Happening::NodeRegisters { node } => self.register(node)?,
             Happening::NodeDeed { node, life, deed } => self.node_does(node, life, deed)?,
             Happening::NodePauses { node, is_paused } => {
-                self.nodes[node].set_paused(Time(self.now), is_paused);
+                let now = self.node_time(node);
+                self.nodes[node].set_paused(now, is_paused);
                 self.after_node(node)?;
             }
             Happening::NodeWantsToLeave { node } => {
                 if self.nodes[node].is_alive {
-                    self.nodes[node].handle(Time(self.now), worker::Event::LeaveWanted);
+                    let now = self.node_time(node);
+                    self.nodes[node].handle(now, worker::Event::LeaveWanted);
                     self.after_node(node)?;
                 }
             }
@@ -389,6 +426,7 @@ impl Cluster {
                 self.wake_nested();
             }
             Happening::Fault => self.fault()?,
+            Happening::DeposedActs { era } => self.deposed_acts(era)?,
             Happening::SchedulerTick => {
                 self.tell_scheduler(scheduler::Event::Tick)?;
                 if self.is_busy() {
@@ -396,7 +434,8 @@ impl Cluster {
                 }
             }
             Happening::NodeTick { node } => {
-                self.nodes[node].tick(Time(self.now))?;
+                let now = self.nodes[node].clock.time(self.now);
+                self.nodes[node].tick(now)?;
                 self.after_node(node)?;
                 if self.is_busy() {
                     self.at(worker::TICK_US, Happening::NodeTick { node });
@@ -430,7 +469,7 @@ impl Cluster {
 
     fn worker_says(&mut self, worker: WorkerId, batch: &[u8]) -> Result<(), String> {
         if self.scheduler.worker(worker).is_none() {
-            return Ok(());
+            return self.deposed_hears_worker(worker, batch);
         }
         for message in decode::<FromWorker>(batch)? {
             let names_attempt = matches!(
@@ -452,27 +491,89 @@ impl Cluster {
             }
             for _ in 0..takes {
                 self.report.count(name_from_worker(&message));
-                self.tell_scheduler(scheduler::Event::FromWorker { worker, message: message.clone() })?;
+                self.scheduler_hears_worker(worker, message.clone())?;
             }
         }
         Ok(())
     }
 
-    fn worker_hears(&mut self, worker: WorkerId, batch: &[u8]) -> Result<(), String> {
+    fn scheduler_hears_worker(&mut self, worker: WorkerId, message: FromWorker) -> Result<(), String> {
+        let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
+        // Of a node that has gone since, it was so when it was said.
+        let is_there = |task| node.is_none_or(|node| node.session != Some(worker) || node.store.contains_key(&task));
+        self.acknowledged.hear_worker(worker, &message, is_there);
+        self.attempts.hear(worker, &message);
+        let is_there_for_scheduler = |cluster: &Cluster, task| cluster.scheduler.who_has(task).contains(&worker);
+        match &message {
+            FromWorker::Finished { task, attempt, inline, .. } => {
+                let (task, is_inline) = (*task, inline.is_some());
+                let is_taken = self.scheduler.processing_on(task) == Some((worker, *attempt));
+                self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
+                if is_taken { self.task_has_ended(worker, task, is_inline) } else { Ok(()) }
+            }
+            FromWorker::Inventory(inventory) => {
+                let tasks = inventory.outputs.iter().map(|output| output.0);
+                let lacking: Vec<TaskId> = tasks.filter(|task| self.scheduler.who_has(*task).is_empty()).collect();
+                self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
+                for task in lacking {
+                    if is_there_for_scheduler(self, task) {
+                        self.attempts.take_in(task);
+                    }
+                }
+                Ok(())
+            }
+            FromWorker::Replica { task, .. } => {
+                let task = *task;
+                self.tell_scheduler(scheduler::Event::FromWorker { worker, message })?;
+                if !is_there_for_scheduler(self, task) {
+                    self.acknowledged.drop_holder(task, worker);
+                }
+                Ok(())
+            }
+            _ => self.tell_scheduler(scheduler::Event::FromWorker { worker, message }),
+        }
+    }
+
+    /// The scheduler has taken it that a worker has run a task.
+    fn task_has_ended(&mut self, worker: WorkerId, task: TaskId, is_inline: bool) -> Result<(), String> {
+        self.attempts.finish(task);
+        let node = self.workers.get(&worker).map(|node| &self.nodes[*node]);
+        let Some(node) = node.filter(|node| node.session == Some(worker) && node.store.contains_key(&task)) else {
+            return Ok(());
+        };
+        let (consumed, own) = self.attempts.count(node.origin(task))?;
+        self.report.count_many("consumed", consumed);
+        self.report.count_many("consumed-own", own);
+        if is_inline { self.attempts.see(task, node.origin(task)) } else { Ok(()) }
+    }
+
+    /// The client's jobs are left, and what was acknowledged to it with them.
+    fn scheduler_loses_client(&mut self, client: ClientId) -> Result<(), String> {
+        let jobs = self.scheduler.jobs();
+        jobs.iter().filter(|job| job.client == client).for_each(|job| self.acknowledged.leave(job.job));
+        self.tell_scheduler(scheduler::Event::ClientLost { client })
+    }
+
+    fn worker_hears(&mut self, worker: WorkerId, batch: &[u8], era: u32) -> Result<(), String> {
         let Some(node) = self.workers.get(&worker).copied() else { return Ok(()) };
         for message in decode::<ToWorker>(batch)? {
             if self.nodes[node].session != Some(worker) {
+                if era < self.era {
+                    self.report.count("worker-was-told-late");
+                }
                 break;
             }
+            self.terms.node_takes(node, era)?;
             let names_attempt =
                 matches!(message, ToWorker::Compute(_) | ToWorker::Cancel { .. } | ToWorker::Steal { .. });
             let takes = self.takes(names_attempt, |cluster| {
                 let batch = encode(&vec![&message])?;
-                cluster.later(Happening::WorkerHears { worker, batch });
+                cluster.later(Happening::WorkerHears { worker, batch, era });
                 Ok(())
             })?;
             for _ in 0..takes {
-                self.nodes[node].hear(Time(self.now), message.clone());
+                let now = self.node_time(node);
+                self.nodes[node].hear(now, message.clone());
                 self.after_node(node)?;
             }
         }
@@ -527,15 +628,68 @@ impl Cluster {
         if let FromClient::Explain { task, .. } = message {
             requests::check_explanation(&self.scheduler, &self.scheduler.explain(task))?;
         }
+        let nodes = (&self.workers, &self.nodes);
+        let is_there = |worker: WorkerId, task: TaskId| {
+            let node = nodes.0.get(&worker).map(|node| &nodes.1[*node]);
+            node.is_some_and(|node| node.session == Some(worker) && node.store.contains_key(&task))
+        };
+        self.acknowledged.hear_client(&message, is_there);
+        let claimed = match &message {
+            FromClient::Restore { tasks, .. } => self.claimed(tasks.iter().map(|spec| spec.task)),
+            _ => Vec::new(),
+        };
+        let values: Vec<TaskId> = match &message {
+            FromClient::Scattered { job, values } => values.iter().map(|value| TaskId::new(*job, value.0)).collect(),
+            _ => Vec::new(),
+        };
         let is_cancel = matches!(message, FromClient::Cancel { .. } | FromClient::CancelJob { .. });
         let cancelled = (is_cancel && self.clients.contains_key(&client)).then(|| message.clone());
         self.tell_scheduler(scheduler::Event::FromClient { client, message })?;
+        let taken = values.into_iter().filter(|task| !self.scheduler.who_has(*task).is_empty());
+        taken.for_each(|task| self.acknowledged.take_value(task));
+        self.check_claimed(claimed)?;
         cancelled.map_or(Ok(()), |message| requests::check_cancelled(&self.scheduler, &message))
     }
 
-    fn client_hears(&mut self, client: ClientId, batch: &[u8]) -> Result<(), String> {
+    /// Of these tasks those that are not known yet and that workers have outputs of, with the last attempt of those.
+    fn claimed(&self, tasks: impl Iterator<Item = TaskId>) -> Vec<(TaskId, Attempt, usize)> {
+        let unknown = tasks.filter(|task| self.scheduler.state(*task) == TaskState::Forgotten);
+        unknown
+            .filter_map(|task| self.attempts.last_told(task).map(|(last, attempts)| (task, last, attempts)))
+            .collect()
+    }
+
+    /// The scheduler takes up what clients have said so far.
+    fn recovered(&mut self) -> Result<(), String> {
+        let claimed = self.claimed(self.attempts.told().into_iter());
+        self.tell_scheduler(scheduler::Event::Recovered)?;
+        self.check_claimed(claimed)
+    }
+
+    fn check_claimed(&mut self, claimed: Vec<(TaskId, Attempt, usize)>) -> Result<(), String> {
+        for (task, last, attempts) in claimed {
+            let holders = self.scheduler.who_has(task);
+            self.attempts.check_claimed(task, last, &holders)?;
+            if !holders.is_empty() {
+                self.report.count(if attempts > 1 { "claimed-last" } else { "claimed" });
+            }
+        }
+        Ok(())
+    }
+
+    fn client_hears(&mut self, client: ClientId, batch: &[u8], era: u32) -> Result<(), String> {
+        if let Some(watcher) = self.watcher.as_mut().filter(|watcher| watcher.id == client) {
+            watcher.heard.extend(decode::<ToClient>(batch)?);
+            return Ok(());
+        }
         for message in decode::<ToClient>(batch)? {
-            let Some(known) = self.clients.get_mut(&client) else { break };
+            let Some(known) = self.clients.get_mut(&client) else {
+                if era < self.era {
+                    self.report.count("client-was-told-late");
+                }
+                break;
+            };
+            self.terms.client_takes(client, era)?;
             let opens = matches!(message, ToClient::JobOpened { .. });
             let wish = known.hear(message, &mut self.rng)?;
             self.grant(client, wish)?;
@@ -555,7 +709,8 @@ impl Cluster {
     /// Gives the scheduler an event and sends on what it wants said.
     pub(crate) fn tell_scheduler(&mut self, event: scheduler::Event) -> Result<(), String> {
         let mut effects = scheduler::Effects::default();
-        self.scheduler.handle(Time(self.now), event, &mut effects);
+        let now = self.scheduler_time();
+        self.scheduler.handle(now, event, &mut effects);
         // A debug build has checked by itself; of very many tasks the check is long.
         if !cfg!(debug_assertions) && (self.scheduler.counts().total() < 1_000 || self.report.events.is_multiple_of(16))
         {
@@ -568,7 +723,26 @@ impl Cluster {
         for (worker, message) in effects.to_workers {
             self.report.count(name_to_worker(&message));
             match &message {
-                ToWorker::Compute(given) => resources::check_assignment(&self.scheduler, worker, given)?,
+                ToWorker::Compute(given) => {
+                    resources::check_assignment(&self.scheduler, worker, given)?;
+                    self.attempts.assign(given.task, worker);
+                }
+                ToWorker::Free { task, .. } => {
+                    let clients = &self.clients;
+                    let is_held = |task: TaskId| {
+                        let owner = clients.values().find(|client| client.job() == Some(task.job));
+                        let job = self.scheduler.jobs().into_iter().find(|job| job.job == task.job);
+                        owner.is_some_and(|client| {
+                            // What the ledger keeps may be taken up before its client has come.
+                            let has_come = job.is_none_or(|job| job.client == client.id);
+                            has_come && client.values.is_held(task.index)
+                        })
+                    };
+                    if self.acknowledged.free(*task, worker, is_held) {
+                        self.report.count("acknowledged-given-up-early");
+                    }
+                    self.attempts.drop_at(worker, Some(*task));
+                }
                 ToWorker::Leave => {
                     self.leaving.grant(&self.scheduler, worker, self.report.faults, self.era > 0)?;
                 }
@@ -578,17 +752,22 @@ impl Cluster {
         }
         for (worker, batch) in to_workers {
             let batch = encode(&batch)?;
-            self.send(Link::ToWorker(worker), Happening::WorkerHears { worker, batch });
+            let era = self.era;
+            self.send(Link::ToWorker(worker), Happening::WorkerHears { worker, batch, era });
         }
         let mut to_clients: BTreeMap<ClientId, Vec<ToClient>> = BTreeMap::new();
         for (client, message) in effects.to_clients {
             self.report.count(name_to_client(&message));
             self.check_said(client, &message)?;
+            if let Some(name) = self.acknowledged.tell_client(&message) {
+                self.report.count(name);
+            }
             to_clients.entry(client).or_default().push(message);
         }
         for (client, batch) in to_clients {
             let batch = encode(&batch)?;
-            self.send(Link::ToClient(client), Happening::ClientHears { client, batch });
+            let era = self.era;
+            self.send(Link::ToClient(client), Happening::ClientHears { client, batch, era });
         }
         Ok(())
     }
@@ -615,30 +794,34 @@ impl Cluster {
 
     /// Does what a node's machine wants done.
     pub(crate) fn after_node(&mut self, node: usize) -> Result<(), String> {
-        let (said, deeds) = self.nodes[node].take_effects(Time(self.now), &self.plan, &mut self.rng)?;
+        let now = self.nodes[node].clock.time(self.now);
+        let (said, deeds) = self.nodes[node].take_effects(now, &self.plan, &mut self.rng)?;
         if let Some(worker) = self.nodes[node].session.filter(|_| !said.is_empty()) {
             let batch = encode(&said)?;
             self.send(Link::FromWorker(worker), Happening::WorkerSays { worker, batch });
         }
-        self.plan_deeds(node, deeds);
+        self.plan_deeds(node, deeds)?;
         if self.nodes[node].may_leave {
             self.leave(node);
         }
         Ok(())
     }
 
-    fn plan_deeds(&mut self, node: usize, deeds: Vec<Due>) {
+    fn plan_deeds(&mut self, node: usize, deeds: Vec<Due>) -> Result<(), String> {
         let life = self.nodes[node].life;
         for (delay, deed) in deeds {
             self.at(delay, Happening::NodeDeed { node, life, deed });
         }
+        for (execution, inputs) in self.nodes[node].take_consumed() {
+            self.attempts.take(execution, inputs);
+        }
+        Ok(())
     }
 
     /// A thread of the node may be free.
     fn begin(&mut self, node: usize) -> Result<(), String> {
         let deeds = self.nodes[node].begin(&self.plan, &mut self.rng)?;
-        self.plan_deeds(node, deeds);
-        Ok(())
+        self.plan_deeds(node, deeds)
     }
 
     fn node_does(&mut self, node: usize, life: u32, deed: Deed) -> Result<(), String> {
@@ -687,7 +870,8 @@ impl Cluster {
                     if matches!(event, worker::Event::NoRoom { .. }) {
                         self.report.count("no-room");
                     }
-                    self.nodes[node].handle(Time(self.now), event);
+                    let now = self.node_time(node);
+                    self.nodes[node].handle(now, event);
                     self.after_node(node)?;
                 }
                 None
@@ -756,7 +940,8 @@ impl Cluster {
         self.workers.insert(worker, node);
         let era = self.era;
         self.send(Link::FromWorker(worker), Happening::WorkerIsUp { worker, era });
-        self.nodes[node].register(Time(self.now), worker);
+        let now = self.node_time(node);
+        self.nodes[node].register(now, worker);
         self.after_node(node)
     }
 
@@ -805,7 +990,8 @@ impl Cluster {
                     let node = self.workers.get(&worker).copied();
                     if let Some(node) = node.filter(|node| self.nodes[*node].session == Some(worker)) {
                         self.orphans.insert(task);
-                        self.nodes[node].put(Time(self.now), task, value);
+                        let now = self.node_time(node);
+                        self.nodes[node].put(now, task, value);
                         self.after_node(node)?;
                     }
                 }
@@ -820,6 +1006,9 @@ impl Cluster {
         let value = node.and_then(|node| self.nodes[node].store.get(&task).copied());
         let value = value.filter(|_| !self.rng.chance(fails));
         let Some(known) = self.clients.get_mut(&client) else { return Ok(()) };
+        if let Some(node) = node.filter(|_| value.is_some() && known.values.is_held(task.index)) {
+            self.attempts.see(task, self.nodes[node].origin(task))?;
+        }
         let wish = known.fetched(task, from, value)?;
         self.grant(client, wish)
     }
@@ -905,11 +1094,27 @@ impl Cluster {
         Ok(())
     }
 
+    /// What clients were told of is there, and what the scheduler believes to be there is.
+    fn check_where_things_are(&mut self) -> Result<(), String> {
+        let node_of = |worker: WorkerId| {
+            let node = self.workers.get(&worker)?;
+            Some(&self.nodes[*node]).filter(|node| node.session == Some(worker))
+        };
+        let checked = acknowledged_is_kept::check(&self.scheduler, self.clients.values(), node_of)?;
+        self.report.count_many("acknowledged", checked);
+        // A node that lies is believed until somebody looks.
+        if self.plan.lies == 0 {
+            let checked = registry_converges::check(&self.scheduler, &self.nodes, |task| self.orphans.contains(&task))?;
+            self.report.count_many("agreed", checked);
+        }
+        Ok(())
+    }
+
     fn release_all(&mut self) -> Result<(), String> {
         let clients: Vec<ClientId> = self.clients.keys().copied().collect();
         for id in clients {
             if self.rng.chance(20) {
-                self.clients.remove(&id);
+                self.gone.extend(self.clients.remove(&id));
                 self.at(1, Happening::ClientIsDown { client: id });
             } else if let Some(message) = self.clients.get_mut(&id).and_then(Client::release_all) {
                 self.client_says(id, vec![message]);
@@ -940,6 +1145,6 @@ pub(crate) fn encode<T: Serialize>(batch: &Vec<T>) -> Result<Vec<u8>, String> {
     postcard::to_allocvec(batch).map_err(|error| format!("a batch cannot be encoded: {error}"))
 }
 
-fn decode<T: DeserializeOwned>(batch: &[u8]) -> Result<Vec<T>, String> {
+pub(crate) fn decode<T: DeserializeOwned>(batch: &[u8]) -> Result<Vec<T>, String> {
     postcard::from_bytes(batch).map_err(|error| format!("a batch cannot be decoded: {error}"))
 }

@@ -44,6 +44,36 @@ impl Cluster {
         self.tell_scheduler(Event::Logged(entry))
     }
 
+    /// The time as a node's machine is told of it, which may be earlier than what it was told before.
+    pub(crate) fn node_time(&mut self, node: usize) -> Time {
+        let (clock, now) = (self.nodes[node].clock, self.now);
+        if self.slips() { clock.slipped(now, &mut self.rng) } else { clock.time(now) }
+    }
+
+    /// The time as the scheduler is told of it, which may be earlier than what it was told before.
+    pub(crate) fn scheduler_time(&mut self) -> Time {
+        let (clock, now) = (self.clock, self.now);
+        if self.slips() { clock.slipped(now, &mut self.rng) } else { clock.time(now) }
+    }
+
+    fn slips(&mut self) -> bool {
+        let slips = self.plan.clock_slips > 0 && !self.is_healed && self.rng.chance(self.plan.clock_slips);
+        if slips {
+            self.report.count("clock-slip");
+        }
+        slips
+    }
+
+    /// A clock jumps: the scheduler's or a node's.
+    pub(crate) fn jump_clock(&mut self, node: usize) {
+        self.report.count("clock-jump");
+        if self.rng.chance(40) {
+            self.clock.jump(&mut self.rng);
+        } else {
+            self.nodes[node].clock.jump(&mut self.rng);
+        }
+    }
+
     /// The scheduler dies, and another one takes over.
     pub(crate) fn fail_over(&mut self) -> Result<(), String> {
         self.report.count("fail-over");
@@ -51,12 +81,16 @@ impl Cluster {
         for entry in self.quorum.proposed.drain(..).take(taken) {
             self.quorum.ledger.apply(entry);
         }
-        self.era += 1;
         let first = self.quorum.ledger.jobs_below;
-        self.scheduler = new_scheduler(&self.plan, self.era).first_job(first).recovering();
+        let next = new_scheduler(&self.plan, self.era + 1).first_job(first).recovering();
+        let last = std::mem::replace(&mut self.scheduler, next);
+        self.depose(last);
+        self.era += 1;
         let kept: Vec<_> = self.quorum.ledger.kept.values().cloned().collect();
         self.quorum.ledger.apply(Entry::JobsBelow(Scheduler::jobs_below(first)));
         self.orphans.clear();
+        self.acknowledged.lose_scheduler();
+        self.attempts.begin_term();
         for kept in kept {
             self.tell_scheduler(Event::Restored(kept))?;
         }
@@ -64,7 +98,7 @@ impl Cluster {
         let (era, delay) = (self.era, self.rng.between(1, patience));
         self.at(delay, Happening::Recovered { era });
         for node in 0..self.nodes.len() {
-            let was_connected = self.nodes[node].lose_link(Time(self.now)).is_some();
+            let was_connected = self.lose_link_of(node).is_some();
             self.after_node(node)?;
             if was_connected {
                 let delay = self.rng.between(1, 5 * self.plan.delay_max_us);
@@ -85,6 +119,7 @@ impl Cluster {
         let said = client.resume(id, &mut self.rng);
         self.clients.insert(id, client);
         self.nested_of(old, id);
+        self.terms.client_is_now(old, id);
         let era = self.era;
         // Nothing arrives before it is there again.
         let pause = self.rng.between(1, 10 * self.plan.delay_max_us);

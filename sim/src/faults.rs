@@ -1,7 +1,7 @@
 //! What goes wrong, and what else the world does to the nodes: memory that runs short, and nodes that leave.
 
 use starling_core::failure::TaskFailure;
-use starling_core::ids::{Attempt, ClientId, JobId, TaskId, Time, WorkerId};
+use starling_core::ids::{Attempt, ClientId, JobId, TaskId, WorkerId};
 use starling_core::wire::{FromClient, FromWorker, WorkerStatus};
 
 use crate::cluster::{Cluster, Happening, Link, encode};
@@ -14,9 +14,10 @@ const TROUBLES_US: u64 = 60_000;
 impl Cluster {
     /// Decides when things go wrong.
     pub(crate) fn plan_troubles(&mut self) {
-        let Plan { crashes, link_losses, client_losses, client_link_losses, restarts, lies, pauses, leaves, .. } =
+        let Plan { crashes, link_losses, client_losses, client_link_losses, restarts, clock_jumps, lies, .. } =
             *self.plan;
-        for _ in 0..crashes + link_losses + client_losses + client_link_losses + restarts + lies {
+        let Plan { pauses, leaves, .. } = *self.plan;
+        for _ in 0..crashes + link_losses + client_losses + client_link_losses + restarts + clock_jumps + lies {
             let at = self.rng.below(TROUBLES_US);
             self.at(at, Happening::Fault);
         }
@@ -39,8 +40,10 @@ impl Cluster {
     /// One of the faults of the plan.
     pub(crate) fn fault(&mut self) -> Result<(), String> {
         self.report.faults += 1;
-        let Plan { crashes, link_losses, client_losses, client_link_losses, restarts, lies, .. } = *self.plan;
-        let roll = self.rng.below(crashes + link_losses + client_losses + client_link_losses + restarts + lies);
+        let Plan { crashes, link_losses, client_losses, client_link_losses, restarts, clock_jumps, lies, .. } =
+            *self.plan;
+        let others = crashes + link_losses + client_losses + client_link_losses + restarts;
+        let roll = self.rng.below(others + clock_jumps + lies);
         let node = self.some_node();
         if roll < crashes {
             self.crash(node);
@@ -55,6 +58,9 @@ impl Cluster {
             Ok(())
         } else if roll < crashes + link_losses + client_losses + client_link_losses + restarts {
             self.fail_over()
+        } else if roll < others + clock_jumps {
+            self.jump_clock(node);
+            Ok(())
         } else {
             self.lie(node)
         }
@@ -62,14 +68,20 @@ impl Cluster {
 
     fn crash(&mut self, node: usize) {
         let session = self.nodes[node].crash(&self.plan, &mut self.rng);
+        self.terms.node_crashes(node);
         self.after_loss(node, session);
     }
 
     fn lose_link(&mut self, node: usize) -> Result<(), String> {
-        let session = self.nodes[node].lose_link(Time(self.now));
+        let session = self.lose_link_of(node);
         self.after_node(node)?;
         self.after_loss(node, session);
         Ok(())
+    }
+
+    pub(crate) fn lose_link_of(&mut self, node: usize) -> Option<WorkerId> {
+        let now = self.node_time(node);
+        self.nodes[node].lose_link(now)
     }
 
     /// A node that was let go ends. It may be started again.
@@ -101,7 +113,7 @@ impl Cluster {
     fn lose_client(&mut self) {
         let ids: Vec<ClientId> = self.clients.keys().copied().collect();
         if let Some(client) = self.rng.pick(&ids).copied() {
-            self.clients.remove(&client);
+            self.gone.extend(self.clients.remove(&client));
             let delay = self.rng.between(1, self.plan.delay_max_us);
             self.at(delay, Happening::ClientIsDown { client });
             self.connect_client();
@@ -130,7 +142,7 @@ impl Cluster {
         let Some(worker) = self.nodes[node].session else { return Ok(()) };
         let failure = TaskFailure { task, name: String::new(), node: None, cause: work::failure() };
         let lie = match self.rng.below(9) {
-            0 => FromWorker::Replica { task },
+            0 => FromWorker::Replica { task, attempt, frees_heard: 0 },
             1 => FromWorker::Failed { task, attempt, failure },
             2 => FromWorker::InputsMissing { task, attempt, missing: vec![(task, [worker].into_iter().collect())] },
             3 => FromWorker::StealAnswer { task, attempt, given: true },

@@ -7,7 +7,8 @@
 //!
 //! - [`plan`]: what a seed stands for; [`work`]: what the tasks compute.
 //! - [`cluster`]: the world, and how it treats messages, time, stores and threads; `faults`: what goes wrong in it, `failover` of the
-//!   scheduler;
+//!   scheduler; `deposed`: the scheduler before; `clock`: time that jumps; `keep`: what is
+//!   kept without a client;
 //!   [`client`]: who submits and asks; `node`: a store and threads around the worker machine.
 //! - `check`: what a run has to keep, one file each; `report`: what the runs have met.
 //! - [`election`]: another world, in which real quorums elect leaders under faults.
@@ -16,10 +17,13 @@
 pub mod bench;
 mod check;
 pub mod client;
+mod clock;
 pub mod cluster;
+mod deposed;
 pub mod election;
 mod failover;
 mod faults;
+mod keep;
 mod node;
 pub mod plan;
 mod report;
@@ -94,6 +98,17 @@ mod tests {
             "still-here",
             "fail-over",
             "client-link",
+            "acknowledged",
+            "acknowledged-lost",
+            "agreed",
+            "consumed",
+            "claimed",
+            "deposed",
+            "worker-was-told-late",
+            "client-was-told-late",
+            "clock-jump",
+            "clock-slip",
+            "kept-there",
         ];
         for what in common {
             assert!(met(what) > 10, "{what} was hardly met: {sum:?}");

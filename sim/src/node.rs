@@ -11,7 +11,9 @@ use starling_core::wire::{FromWorker, ToWorker, WorkerInfo, WorkerStatus};
 use starling_core::worker::{Config, Effect, Event, Execution, Outcome, TICK_US, Worker};
 
 use crate::check::inventory::Having;
+use crate::check::one_attempt::Origin;
 use crate::check::resources;
+use crate::clock::Clock;
 use crate::cluster::node_id;
 use crate::plan::{self, Plan};
 use crate::rng::Rng;
@@ -23,7 +25,7 @@ pub(crate) enum Deed {
     /// Its request for outputs arrives at a peer.
     Ask { from: WorkerId, peer: NodeId, tasks: Vec<TaskId> },
     /// The answer arrives.
-    Store { from: WorkerId, values: Vec<(TaskId, Option<u64>)> },
+    Store { from: WorkerId, values: Vec<(TaskId, Option<(u64, Origin)>)> },
     /// A thread is done with a task, unless the task was given up before.
     Compute { thread: Thread },
     /// A task begins to wait inside, or goes on.
@@ -84,9 +86,16 @@ pub(crate) struct SimNode {
     threads: Vec<Running>,
     threads_next: u64,
     pub(crate) store: BTreeMap<TaskId, u64>,
+    /// Where what is, or was, in the store comes from.
+    origins: BTreeMap<TaskId, Origin>,
+    /// What executions have taken that have begun, until the cluster has looked at it.
+    consumed: Vec<(Origin, Vec<(TaskId, Origin)>)>,
     having: Having,
     store_bytes_max: u64,
     pub(crate) is_paused: bool,
+    pub(crate) clock: Clock,
+    /// Whether its clock slips, so that the machine may think that something began earlier than it did.
+    slips: bool,
     /// Whether the scheduler has let it go.
     pub(crate) may_leave: bool,
     pub(crate) is_alive: bool,
@@ -117,9 +126,13 @@ impl SimNode {
             threads: Vec::new(),
             threads_next: 0,
             store: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            consumed: Vec::new(),
             having: Having::default(),
             store_bytes_max: plan.store_bytes_max,
             is_paused: false,
+            clock: Clock::default(),
+            slips: plan.clock_slips > 0,
             may_leave: false,
             is_alive: false,
             life: 0,
@@ -211,7 +224,7 @@ impl SimNode {
     }
 
     /// Puts a value into the store, which may hold so many bytes then, if it is limited. Says whether there was room for it.
-    fn store_value(&mut self, task: TaskId, value: u64, bytes_max: u64) -> bool {
+    fn store_value(&mut self, task: TaskId, value: u64, origin: Origin, bytes_max: u64) -> bool {
         if self.store_bytes_max > 0 && !self.store.contains_key(&task) {
             let bytes = self.stored_bytes().saturating_add(work::nbytes(value));
             if bytes > bytes_max {
@@ -219,12 +232,13 @@ impl SimNode {
             }
         }
         self.store.insert(task, value);
+        self.origins.insert(task, origin);
         true
     }
 
     /// A client puts a value here.
     pub(crate) fn put(&mut self, now: Time, task: TaskId, value: u64) {
-        if self.machine.accepts(task) && self.store_value(task, value, self.store_bytes_max) {
+        if self.machine.accepts(task) && self.store_value(task, value, Origin::default(), self.store_bytes_max) {
             self.having.put(task);
             self.handle(now, Event::Stored { task, nbytes: work::nbytes(value) });
         }
@@ -317,7 +331,7 @@ impl SimNode {
             None => running().map(|at| self.threads.remove(at).of),
         };
         if let Some(HandedOut { timeout_us, since, .. }) = abandoned {
-            if timeout_us == 0 || now.0 < since + timeout_us {
+            if timeout_us == 0 || now.0 < since + timeout_us && !self.slips {
                 return Err(format!("node {}: {task} was given up before its time", self.number));
             }
             let outcome = Outcome::Failed { name: String::new(), cause: FailureCause::Cancelled };
@@ -347,7 +361,7 @@ impl SimNode {
             let thread = Thread(self.threads_next);
             self.threads_next += 1;
             let payload = Payload::decode(&execution.payload).ok_or("a payload was changed on its way")?;
-            let inputs = self.inputs_of(execution, payload)?;
+            let inputs = self.inputs_of(thread, execution, payload)?;
             let mut run_us = rng.between(0, plan.run_max_us) * self.slowness(plan);
             if rng.chance(plan.long) {
                 run_us *= 50;
@@ -375,22 +389,47 @@ impl SimNode {
     }
 
     /// What a task takes of its inputs; `None` if one is not there.
-    fn inputs_of(&self, execution: &Execution, payload: Payload) -> Result<Option<Vec<u64>>, String> {
-        let mut taken = Vec::new();
+    fn inputs_of(
+        &mut self,
+        thread: Thread,
+        execution: &Execution,
+        payload: Payload,
+    ) -> Result<Option<Vec<u64>>, String> {
+        let (mut taken, mut consumed) = (Vec::new(), Vec::new());
         for (at, input) in execution.inputs.iter().enumerate() {
             if input.is_part() && input.part_number() != payload.part_at(at) {
                 return Err(format!("{} was given {input} as its input {at}", execution.task));
             }
             let Some(value) = self.store.get(input) else { return Ok(None) };
             taken.push(if input.is_part() { *value } else { payload.take(at, *value) });
+            consumed.push((input.whole(), self.origin(*input)));
         }
+        self.consumed.push((self.origin_of(thread), consumed));
         Ok(Some(taken))
     }
 
     /// What a peer that asks for an output, or for a part of one, is given.
-    pub(crate) fn serve(&self, task: TaskId) -> Option<u64> {
-        let whole = || Some(work::part(*self.store.get(&task.whole())?, task.part_number()?));
-        self.store.get(&task).copied().or_else(whole)
+    pub(crate) fn serve(&self, task: TaskId) -> Option<(u64, Origin)> {
+        if let Some(value) = self.store.get(&task) {
+            return Some((*value, self.origin(task)));
+        }
+        let whole = task.whole();
+        Some((work::part(*self.store.get(&whole)?, task.part_number()?), self.origin(whole)))
+    }
+
+    /// Where an output that is in the store comes from.
+    pub(crate) fn origin(&self, task: TaskId) -> Origin {
+        self.origins.get(&task).copied().unwrap_or_default()
+    }
+
+    /// What executions have taken since this was asked last.
+    pub(crate) fn take_consumed(&mut self) -> Vec<(Origin, Vec<(TaskId, Origin)>)> {
+        std::mem::take(&mut self.consumed)
+    }
+
+    /// The origin of what a thread computes: no other one of any node.
+    fn origin_of(&self, thread: Thread) -> Origin {
+        Origin::of(self.number, self.life, thread.0)
     }
 
     /// The task waits inside, or goes on. Gives what the machine hears of it, a moment later; `None` if the task was given
@@ -420,7 +459,7 @@ impl SimNode {
             Some(_) if execution.kind == HANG => return Err(format!("{task} was to be given up before it ended")),
             Some(inputs) if !fails => {
                 let value = work::result(payload, &inputs);
-                if self.store_value(task, value, self.store_bytes_max) {
+                if self.store_value(task, value, self.origin_of(thread), self.store_bytes_max) {
                     let is_inline = execution.inline_result && payload.is_small;
                     let inline = is_inline.then(|| Bytes::copy_from_slice(&value.to_le_bytes()));
                     Outcome::Stored { nbytes: work::nbytes(value), inline }
@@ -435,17 +474,17 @@ impl SimNode {
     }
 
     /// An answer to a fetch has come.
-    pub(crate) fn store_fetched(&mut self, from: WorkerId, values: Vec<(TaskId, Option<u64>)>) -> Deed {
+    pub(crate) fn store_fetched(&mut self, from: WorkerId, values: Vec<(TaskId, Option<(u64, Origin)>)>) -> Deed {
         let mut events = Vec::new();
         let mut outcome = Vec::new();
         for (task, value) in values {
             // Several fetches at once hold their values twice for a moment, so that they find a store full that is not.
             let bytes_max = self.store_bytes_max / 4;
-            let is_stored = value.is_some_and(|value| self.store_value(task, value, bytes_max));
+            let is_stored = value.is_some_and(|(value, origin)| self.store_value(task, value, origin, bytes_max));
             if value.is_some() && !is_stored {
                 events.push(Event::NoRoom { task, message: work::no_room() });
             }
-            outcome.push((task, value.filter(|_| is_stored).map(work::nbytes)));
+            outcome.push((task, value.filter(|_| is_stored).map(|(value, _)| work::nbytes(value))));
         }
         events.push(Event::Fetched { from, outcome });
         Deed::Report(events)
@@ -455,7 +494,8 @@ impl SimNode {
     pub(crate) fn crash(&mut self, plan: &Plan, rng: &mut Rng) -> Option<WorkerId> {
         let session = self.session.take();
         let life = self.life + 1;
-        *self = SimNode { life, ..SimNode::new(self.number, plan, rng) };
+        let clock = self.clock;
+        *self = SimNode { life, clock, ..SimNode::new(self.number, plan, rng) };
         session
     }
 

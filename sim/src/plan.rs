@@ -81,6 +81,12 @@ pub struct Plan {
     pub client_link_losses: u64,
     /// How often the scheduler dies and another takes over.
     pub restarts: u64,
+    /// Of a hundred requests of clients, how many are to keep something without them.
+    pub keeping: u64,
+    /// How often a machine's clock jumps ahead by minutes.
+    pub clock_jumps: u64,
+    /// Of a hundred times that a machine is told of, how many are minutes too early.
+    pub clock_slips: u64,
     /// How often a peer says something that nobody asked it for.
     pub lies: u64,
 }
@@ -130,6 +136,9 @@ impl Plan {
             client_losses: faults(rng, 1),
             client_link_losses: if rng.chance(50) { 0 } else { faults(rng, 3) },
             restarts: if rng.chance(50) { 0 } else { faults(rng, 4) },
+            keeping: if rng.chance(60) { 0 } else { 60 },
+            clock_jumps: if rng.chance(70) { 0 } else { faults(rng, 4) },
+            clock_slips: if rng.chance(70) { 0 } else { faults(rng, 20) },
             lies: if rng.chance(60) { 0 } else { faults(rng, 20) },
         }
     }

@@ -30,7 +30,11 @@ impl Report {
     }
 
     pub(crate) fn count(&mut self, name: &'static str) {
-        *self.said.entry(name).or_default() += 1;
+        self.count_many(name, 1);
+    }
+
+    pub(crate) fn count_many(&mut self, name: &'static str, count: u64) {
+        *self.said.entry(name).or_default() += count;
     }
 }
 

@@ -357,7 +357,7 @@ impl Event {
                 FromWorker::Finished { task: named, .. }
                 | FromWorker::Failed { task: named, .. }
                 | FromWorker::InputsMissing { task: named, .. }
-                | FromWorker::Replica { task: named }
+                | FromWorker::Replica { task: named, .. }
                 | FromWorker::StealAnswer { task: named, .. }
                 | FromWorker::Suspended { task: named, .. }
                 | FromWorker::Resumed { task: named, .. }
@@ -437,7 +437,7 @@ fn describe_from_worker(message: &FromWorker) -> String {
         FromWorker::Inventory(Inventory { outputs, running, .. }) => {
             format!("it has {} and runs {}", counted(outputs.len(), "output"), counted(running.len(), "task"))
         }
-        FromWorker::Replica { task } => format!("it holds a copy of {task}"),
+        FromWorker::Replica { task, .. } => format!("it holds a copy of {task}"),
         FromWorker::StealAnswer { task, attempt, given: true } => {
             format!("{task} is given back, attempt {}", attempt.number())
         }

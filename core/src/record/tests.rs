@@ -149,7 +149,7 @@ impl History {
         let (worker, attempt) =
             self.scheduler.processing_on(task).unwrap_or((WorkerId(u32::from(choice % 2)), Attempt(1)));
         let message = match choice % 9 {
-            0 => FromWorker::Replica { task },
+            0 => FromWorker::Replica { task, attempt, frees_heard: 0 },
             1 => FromWorker::Status(WorkerStatus { paused: choice.is_multiple_of(2), ..WorkerStatus::default() }),
             2 => FromWorker::InputsMissing { task, attempt, missing: vec![] },
             3 => FromWorker::StealAnswer { task, attempt, given: true },

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::fixed::FixedMap;
 use crate::ids::{ClientId, JobId, TaskId};
-use crate::wire::{FromClient, SubmitError, ToClient, ToWorker};
+use crate::wire::{FromClient, SubmitError, ToClient};
 
 use super::record::Jobs;
 use super::{Effects, Scheduler, TaskState};
@@ -249,8 +249,8 @@ impl Scheduler {
                 if !self.is_of(client, job) || !is_to_come(&self.jobs, task) {
                     continue;
                 }
-                for worker in workers.into_iter().filter(|worker| self.pool.slot(*worker).is_some()) {
-                    effects.tell_worker(worker, ToWorker::Free { task });
+                for slot in workers.into_iter().filter_map(|worker| self.pool.slot(worker)).collect::<Vec<_>>() {
+                    self.tell_to_free(slot, task, effects);
                 }
             }
         }

@@ -199,7 +199,7 @@ impl Scheduler {
     }
 
     /// What was claimed is of no use.
-    pub(super) fn give_up_claim(&self, task: TaskId, claim: Option<Claim>, effects: &mut Effects) {
+    pub(super) fn give_up_claim(&mut self, task: TaskId, claim: Option<Claim>, effects: &mut Effects) {
         match claim {
             Some(Claim::Held { holders, .. }) => {
                 holders.into_iter().for_each(|slot| self.tell_to_free(slot, task, effects));
@@ -286,12 +286,6 @@ impl Scheduler {
             for (slot, running) in self.orphans.running.remove(&task).unwrap_or_default() {
                 self.tell_to_cancel(slot, task, running.attempt, effects);
             }
-        }
-    }
-
-    fn tell_to_free(&self, slot: Slot, task: TaskId, effects: &mut Effects) {
-        if let Some(worker) = self.pool.get(slot) {
-            effects.tell_worker(worker.id, ToWorker::Free { task });
         }
     }
 

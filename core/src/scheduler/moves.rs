@@ -208,10 +208,8 @@ impl Scheduler {
         if holders.len() < 2 {
             return;
         }
-        if self.drop_holder(task, from).is_some()
-            && let Some(worker) = self.pool.get(from)
-        {
-            effects.tell_worker(worker.id, ToWorker::Free { task });
+        if self.drop_holder(task, from).is_some() {
+            self.take_copy_away(from, task, effects);
         }
     }
 

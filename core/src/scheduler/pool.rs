@@ -32,6 +32,10 @@ const NTHREADS_MAX: u32 = 4_096;
 /// An output is believed to have at most this many bytes, so that sums over many of them cannot overflow.
 pub(super) const NBYTES_MAX: u64 = 1 << 46;
 
+/// How many orders to drop a copy are remembered until the worker is known to have heard them. The oldest are forgotten, at the
+/// risk that a copy is counted that goes.
+const TAKEN_AWAY_MAX: usize = 100_000;
+
 /// How many workers are compared when one is chosen.
 const SAMPLE: usize = 16;
 
@@ -77,6 +81,10 @@ pub(super) struct PoolWorker {
     pub(super) status: WorkerStatus,
     /// Whether it is about to leave.
     pub(super) is_retiring: bool,
+    /// How many outputs it was told to drop; wraps around.
+    pub(super) frees_said: u32,
+    /// The copies that it was told to drop while others stay, by the number of the order, until it is known to have heard.
+    taken_away: VecDeque<(u32, TaskId)>,
     /// How much of its resources is in use.
     used: Resources,
     /// Tasks whose inputs are computed here, and that could not be sent ahead for want of room; some may not wait any
@@ -95,6 +103,11 @@ pub(super) struct PoolWorker {
     room_position: usize,
     /// The place among the workers with a queue.
     queue_position: Option<usize>,
+}
+
+/// Whether the order of this number is among the first so many, which wrap around.
+fn is_heard(number: u32, heard: u32) -> bool {
+    heard.wrapping_sub(number) < u32::MAX / 2
 }
 
 impl PoolWorker {
@@ -123,6 +136,22 @@ impl PoolWorker {
         } else {
             Room::Full
         }
+    }
+
+    /// It was just told to drop a copy that others have, too.
+    pub(super) fn take_away(&mut self, task: TaskId) {
+        if self.taken_away.len() >= TAKEN_AWAY_MAX {
+            self.taken_away.pop_front();
+        }
+        self.taken_away.push_back((self.frees_said, task));
+    }
+
+    /// Whether a copy that it tells of, when it had heard so many orders to drop something, goes with one that it had not.
+    pub(super) fn is_taken_away(&mut self, task: TaskId, frees_heard: u32) -> bool {
+        while self.taken_away.front().is_some_and(|(number, _)| is_heard(*number, frees_heard)) {
+            self.taken_away.pop_front();
+        }
+        self.taken_away.iter().any(|(_, taken)| *taken == task)
     }
 
     /// How long the work in flight will take, in microseconds.
@@ -277,6 +306,8 @@ impl Pool {
             progress_at: now,
             status: WorkerStatus::default(),
             is_retiring: false,
+            frees_said: 0,
+            taken_away: VecDeque::new(),
             used: Resources::new(),
             ahead_later: VecDeque::new(),
             queue: ReadyQueue::default(),

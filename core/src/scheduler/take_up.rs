@@ -126,13 +126,19 @@ impl Scheduler {
     /// A task that is known here is said again.
     fn merge(&mut self, task: TaskId, is_wanted: bool, failure: Option<Arc<TaskFailure>>, effects: &mut Effects) {
         let Some(record) = self.jobs.get_mut(task) else { return };
+        let was_wanted = record.wanted;
         record.wanted |= is_wanted;
         let is_to_come = record.state.is_pending() || matches!(record.state, State::Released);
         match &record.state {
             // Others than its client may want what is kept, and it may end otherwise for them.
             _ if failure.is_some() && is_to_come && record.keeps == 0 => {
                 let Some(failure) = failure else { return };
+                // Its client knows.
+                record.wanted = was_wanted;
                 self.fail(task, failure, effects);
+                if let Some(record) = self.jobs.get_mut(task) {
+                    record.wanted |= is_wanted;
+                }
             }
             _ if !is_wanted => {}
             State::Erred { failure: why } if failure.is_none() => {

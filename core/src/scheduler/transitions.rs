@@ -97,8 +97,22 @@ impl Scheduler {
     /// A worker shall drop its copy of an output. The record does not name it any more.
     pub(super) fn free(&mut self, slot: Slot, task: TaskId, nbytes: u64, effects: &mut Effects) {
         self.unhold(slot, nbytes);
-        if let Some(worker) = self.pool.get(slot) {
+        self.tell_to_free(slot, task, effects);
+    }
+
+    /// A worker shall drop an output that it has, or may have.
+    pub(super) fn tell_to_free(&mut self, slot: Slot, task: TaskId, effects: &mut Effects) {
+        if let Some(worker) = self.pool.get_mut(slot) {
+            worker.frees_said = worker.frees_said.wrapping_add(1);
             effects.tell_worker(worker.id, ToWorker::Free { task });
+        }
+    }
+
+    /// A worker shall drop its copy of an output that others have. It may just have told that it has one.
+    pub(super) fn take_copy_away(&mut self, slot: Slot, task: TaskId, effects: &mut Effects) {
+        self.tell_to_free(slot, task, effects);
+        if let Some(worker) = self.pool.get_mut(slot) {
+            worker.take_away(task);
         }
     }
 

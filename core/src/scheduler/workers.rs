@@ -114,7 +114,9 @@ impl Scheduler {
                 self.on_inputs_missing(slot, task, attempt, missing, effects);
             }
             FromWorker::Inventory(inventory) => self.on_inventory(slot, inventory, effects),
-            FromWorker::Replica { task } => self.on_replica(slot, task, effects),
+            FromWorker::Replica { task, attempt, frees_heard } => {
+                self.on_replica(slot, task, attempt, frees_heard, effects);
+            }
             FromWorker::StealAnswer { task, attempt, given } => {
                 self.on_steal_answer(slot, task, attempt, given, effects);
             }
@@ -250,7 +252,7 @@ impl Scheduler {
     }
 
     /// A worker has an output that nobody asked it for, or not any more: it shall drop it, unless it will be counted.
-    fn free_unexpected(&self, slot: Slot, task: TaskId, effects: &mut Effects) {
+    fn free_unexpected(&mut self, slot: Slot, task: TaskId, effects: &mut Effects) {
         let is_counted = match self.jobs.get(task).map(|record| &record.state) {
             // It was asked again, and will say under the new attempt that the output is there.
             Some(State::Processing { worker, .. }) => *worker == slot,
@@ -258,8 +260,8 @@ impl Scheduler {
             Some(_) => false,
             None => self.orphans.holds(slot, task),
         };
-        if let Some(worker) = self.pool.get(slot).filter(|_| !is_counted) {
-            effects.tell_worker(worker.id, ToWorker::Free { task });
+        if !is_counted {
+            self.tell_to_free(slot, task, effects);
         }
     }
 
@@ -340,14 +342,24 @@ impl Scheduler {
             let Some(slot) = self.pool.slot(*worker) else { continue };
             let Some(was_last) = self.drop_holder(task, slot) else { continue };
             is_lost |= was_last;
-            effects.tell_worker(*worker, ToWorker::Free { task });
+            self.take_copy_away(slot, task, effects);
         }
         is_lost
     }
 
-    fn on_replica(&mut self, slot: Slot, task: TaskId, effects: &mut Effects) {
-        if let Some(State::Memory { nbytes, holders }) = self.jobs.get_mut(task).map(|record| &mut record.state) {
+    fn on_replica(&mut self, slot: Slot, task: TaskId, attempt: Attempt, frees_heard: u32, effects: &mut Effects) {
+        let is_taken_away = self.pool.get_mut(slot).is_some_and(|worker| worker.is_taken_away(task, frees_heard));
+        let Some(record) = self.jobs.get_mut(task) else { return self.free_unexpected(slot, task, effects) };
+        let is_other = record.attempt != attempt;
+        if let State::Memory { nbytes, holders } = &mut record.state {
             if !holders.contains(&slot) {
+                // A worker that drops it, or has that of another try, has not got what it was asked for.
+                if is_taken_away || is_other {
+                    if !is_taken_away {
+                        self.tell_to_free(slot, task, effects);
+                    }
+                    return self.on_not_acquired(slot, task, effects);
+                }
                 holders.push(slot);
                 let nbytes = *nbytes;
                 self.pool.hold(slot, task, nbytes);

@@ -38,6 +38,7 @@ impl Worker {
             self.on_scheduler_lost(effects);
         }
         self.is_registered = true;
+        self.frees_heard = 0;
         effects.extend(self.inventory().into_iter().map(|piece| Effect::ToScheduler(FromWorker::Inventory(piece))));
         self.status.forget_told();
         self.tell_status(effects);

@@ -220,7 +220,7 @@ impl Worker {
             None => {
                 self.take_in(task, value, !is_needed || task.is_part(), effects);
                 if is_needed && !was_here && !is_told && !task.is_part() {
-                    effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
+                    self.tell_of_copy(task, effects);
                 }
             }
         }

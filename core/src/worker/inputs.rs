@@ -114,17 +114,29 @@ impl Worker {
         held.value = value;
         held.is_doomed &= is_doomed;
         let Some(missing) = self.missing.get_mut(&task) else { return };
+        let mut is_acquired = false;
         held.users += std::mem::take(&mut missing.users);
         if std::mem::take(&mut missing.is_acquired) {
             held.is_doomed = false;
-            effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
+            is_acquired = true;
         }
         let waiting = std::mem::take(&mut missing.waiting);
         if !matches!(missing.place, Place::Flight { .. }) {
             self.missing.remove(&task);
         }
+        if is_acquired {
+            self.tell_of_copy(task, effects);
+        }
         for (waiter, serial) in waiting {
             self.come_nearer(waiter, Some(serial));
+        }
+    }
+
+    /// The scheduler shall know that an output is here.
+    pub(super) fn tell_of_copy(&self, task: TaskId, effects: &mut Vec<Effect>) {
+        if let Some(held) = self.memory.get(&task) {
+            let (attempt, frees_heard) = (held.value.attempt, self.frees_heard);
+            effects.push(Effect::ToScheduler(FromWorker::Replica { task, attempt, frees_heard }));
         }
     }
 

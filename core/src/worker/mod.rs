@@ -323,6 +323,8 @@ pub struct Worker {
     status: Status,
     /// Whether there is a link to a scheduler. Otherwise nothing is heard or said, and all assignments are executing.
     is_registered: bool,
+    /// How many outputs the scheduler has said to drop since this worker registered; wraps around.
+    frees_heard: u32,
     /// Whether the node was asked to leave. It never goes back on that.
     wants_to_leave: bool,
     /// The time of the last event.
@@ -354,6 +356,7 @@ impl Worker {
             ahead: Ahead::default(),
             status: Status::default(),
             is_registered: false,
+            frees_heard: 0,
             wants_to_leave: false,
             now: Time(0),
         }
@@ -368,9 +371,9 @@ impl Worker {
         self
     }
 
-    /// Takes an event and appends what is to be done because of it.
+    /// Takes an event and appends what is to be done because of it. Time does not run backwards here, whatever it is told.
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
-        self.now = now;
+        self.now = self.now.max(now);
         let effects_before = effects.len();
         match event {
             // Only a fault of the caller's lets it come without a link.

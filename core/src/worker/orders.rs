@@ -130,7 +130,7 @@ impl Worker {
     /// hear of it by the completion.
     pub(super) fn report_copy(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
         match self.memory.get(&task).map(|held| held.is_doomed) {
-            Some(false) => effects.push(Effect::ToScheduler(FromWorker::Replica { task })),
+            Some(false) => self.tell_of_copy(task, effects),
             Some(true) => self.free_if_doomed(task, effects),
             None => {}
         }
@@ -157,7 +157,7 @@ impl Worker {
         let task = input.task;
         if let Some(held) = self.memory.get_mut(&task) {
             held.is_doomed = false;
-            effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
+            self.tell_of_copy(task, effects);
             return;
         }
         self.await_input(input, None, ACQUIRED_PRIORITY);
@@ -165,6 +165,7 @@ impl Worker {
     }
 
     fn on_free(&mut self, task: TaskId, effects: &mut Vec<Effect>) {
+        self.frees_heard = self.frees_heard.wrapping_add(1);
         self.end_acquisition(task, effects);
         if let Some(held) = self.memory.get_mut(&task) {
             held.is_doomed = true;

@@ -239,7 +239,7 @@ impl Worker {
             let is_told = missing.is_some_and(|missing| missing.is_acquired);
             self.take_in(task, value, !is_needed, effects);
             if is_needed && !is_told {
-                effects.push(Effect::ToScheduler(FromWorker::Replica { task }));
+                self.tell_of_copy(task, effects);
             }
         }
         self.free_if_doomed(task, effects);

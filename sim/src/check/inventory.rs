@@ -65,7 +65,7 @@ impl Having {
     /// The machine says this to the scheduler.
     pub(crate) fn say(&mut self, message: &FromWorker, store: &BTreeMap<TaskId, u64>) -> Result<(), String> {
         match message {
-            FromWorker::Finished { task, .. } | FromWorker::Replica { task } => drop(self.told.insert(*task)),
+            FromWorker::Finished { task, .. } | FromWorker::Replica { task, .. } => drop(self.told.insert(*task)),
             FromWorker::Inventory(piece) => {
                 self.pieces.outputs.extend(&piece.outputs);
                 self.pieces.running.extend(&piece.running);

@@ -16,6 +16,7 @@ pub(crate) enum Asked {
     Replicate,
     Rebalance,
     Retire(Vec<WorkerId>),
+    Keep,
 }
 
 /// The requests of a client, by token.

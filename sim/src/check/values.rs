@@ -60,11 +60,14 @@ pub(crate) struct Values {
     allowed_failures: u32,
     /// Whether stores may be full.
     has_full_stores: bool,
+    /// Whether something was to be kept without the client: then what it knows to have failed may be run again for others, and end
+    /// anew.
+    pub(crate) may_end_anew: bool,
 }
 
 impl Values {
     pub(crate) fn new(allowed_failures: u32, has_full_stores: bool) -> Values {
-        Values { tasks: BTreeMap::new(), allowed_failures, has_full_stores }
+        Values { tasks: BTreeMap::new(), allowed_failures, has_full_stores, may_end_anew: false }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -144,7 +147,8 @@ impl Values {
     ) -> Result<(), String> {
         let known = self.tasks.get_mut(&task.index).ok_or("an unknown task has finished")?;
         let Some(value) = known.value else { return Err(format!("{task} has finished and must fail")) };
-        if known.is_held && matches!(known.got, Got::Place(_) | Got::Value | Got::Failure) {
+        let ends_anew = self.may_end_anew && known.got == Got::Failure;
+        if known.is_held && !ends_anew && matches!(known.got, Got::Place(_) | Got::Value | Got::Failure) {
             if known.complaints == 0 {
                 return Err(format!("{task} has finished twice: {:?}", known.got));
             }
@@ -190,7 +194,7 @@ impl Values {
             return Err(format!("{task} must not fail so: {failure}"));
         }
         let is_had = match known.got {
-            Got::Failure => true,
+            Got::Failure => !self.may_end_anew,
             // What was put somewhere fails without a word before.
             Got::Value | Got::Place(_) => known.kind.is_some(),
             Got::Nothing | Got::Complained => false,
@@ -228,6 +232,11 @@ impl Values {
         self.tasks.get(&index).is_some_and(|known| known.is_held)
     }
 
+    /// The right value of a task, if it has one.
+    pub(crate) fn value(&self, index: u32) -> Option<u64> {
+        self.tasks.get(&index).and_then(|known| known.value)
+    }
+
     pub(crate) fn is_cancelled(&self, index: u32) -> bool {
         self.tasks.get(&index).is_some_and(|known| known.is_cancelled)
     }
@@ -258,7 +267,8 @@ impl Values {
     /// A result was said to be lost, and to be computed again.
     pub(crate) fn recomputing(&mut self, task: TaskId) -> Result<(), String> {
         let known = self.tasks.get_mut(&task.index).ok_or("an unknown task is computed again")?;
-        if known.is_held && matches!(known.got, Got::Nothing | Got::Failure) {
+        let ends_anew = self.may_end_anew && known.got == Got::Failure;
+        if known.is_held && !ends_anew && matches!(known.got, Got::Nothing | Got::Failure) {
             return Err(format!("{task} is computed again and was {:?}", known.got));
         }
         known.got = Got::Nothing;
@@ -301,6 +311,13 @@ impl Values {
     /// Whether the client has what came of this task, or does not want it.
     pub(crate) fn is_resolved(&self, index: u32) -> bool {
         self.tasks.get(&index).is_none_or(|known| !known.is_held || matches!(known.got, Got::Value | Got::Failure))
+    }
+
+    /// What the client holds and has the value of, or was told the place of.
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let is_had = |known: &&Known| known.is_held && matches!(known.got, Got::Value | Got::Place(_));
+        let held = self.tasks.iter().filter(move |(_, known)| is_had(known));
+        held.filter_map(|(index, known)| Some((*index, known.value?)))
     }
 
     /// What it holds and still waits for, and the results that it was told the place of and does not have.

@@ -28,6 +28,13 @@ pub(super) struct Env {
     pub(super) now_us: u64,
 }
 
+/// What a worker says that has heard everything and holds a copy of an output as it is now.
+pub(super) fn replica(scheduler: &Scheduler, worker: WorkerId, task: TaskId) -> FromWorker {
+    let attempt = scheduler.jobs.get(task).map_or(Attempt(0), |record| record.attempt);
+    let slot = scheduler.pool.slot(worker).unwrap();
+    FromWorker::Replica { task, attempt, frees_heard: scheduler.pool.get(slot).unwrap().frees_said }
+}
+
 pub(super) fn task(index: u32) -> TaskId {
     TaskId::new(JobId(0), index)
 }
@@ -190,7 +197,8 @@ impl Env {
     }
 
     pub(super) fn replica(&mut self, worker: u32, index: u32) {
-        self.worker(worker, FromWorker::Replica { task: task(index) });
+        let replica = replica(&self.scheduler, WorkerId(worker), task(index));
+        self.worker(worker, replica);
     }
 
     pub(super) fn state(&self, index: u32) -> TaskState {

@@ -40,7 +40,8 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
             let missing = missing.into_iter().map(|(task, holders)| (task, holders.into())).collect();
             FromWorker::InputsMissing { task, attempt, missing }
         }),
-        2 => any_task().prop_map(|task| FromWorker::Replica { task }),
+        2 => (any_task(), 0..4u32, 0..4u32)
+            .prop_map(|(task, attempt, frees_heard)| FromWorker::Replica { task, attempt: Attempt(attempt), frees_heard }),
         2 => (any_task(), any_attempt(), any::<bool>()).prop_map(|(task, attempt, given)| {
             FromWorker::StealAnswer { task, attempt, given }
         }),

@@ -66,7 +66,7 @@ fn a_part_of_an_output_is_no_task() {
     let part = task(0).part(0);
     assert_eq!((env.scheduler.nbytes(task(0)), env.scheduler.nbytes(part)), (Some(10), None));
     env.client(0, FromClient::Release { tasks: vec![part] });
-    env.worker(1, FromWorker::Replica { task: part });
+    env.worker(1, FromWorker::Replica { task: part, attempt: crate::ids::Attempt(1), frees_heard: 0 });
     env.worker(1, FromWorker::NotAcquired { task: part });
     env.client(0, FromClient::Cancel { tasks: vec![part] });
     env.expect(&["w1 < free 0/0"]);

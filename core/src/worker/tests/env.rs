@@ -329,7 +329,7 @@ fn describe_message(message: &FromWorker) -> String {
                 if inventory.is_last { "" } else { "..." }
             )
         }
-        FromWorker::Replica { task } => format!("replica {}", show(task)),
+        FromWorker::Replica { task, .. } => format!("replica {}", show(task)),
         FromWorker::StealAnswer { task, attempt, given } => {
             format!("{} {}#{}", if *given { "gives" } else { "keeps" }, task.index, attempt.0)
         }

@@ -128,7 +128,7 @@ impl World {
     fn hear(&mut self, message: FromWorker) {
         assert!(self.has_scheduler, "{message:?} is said to nobody");
         match message {
-            FromWorker::Replica { task } => {
+            FromWorker::Replica { task, .. } => {
                 self.acquired.remove(&task);
                 self.told.insert(task);
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::env::{failure, round_trip, task};
+use super::super::env::{failure, replica, round_trip, task};
 use crate::ids::{Attempt, ClientId, JobId, NodeId, TaskId, Time, WorkerId};
 use crate::scheduler::{Config, Effects, Event, Scheduler, TaskState};
 use crate::spec::{Amount, Requirements, Resources, TaskSpec};
@@ -130,7 +130,8 @@ impl Play {
     }
 
     pub(super) fn replica(&mut self, worker: u32, index: u32) {
-        self.worker(worker, FromWorker::Replica { task: task(index) });
+        let replica = replica(&self.scheduler, WorkerId(worker), task(index));
+        self.worker(worker, replica);
     }
 
     pub(super) fn not_acquired(&mut self, worker: u32, index: u32) {
