@@ -396,7 +396,9 @@ impl Client {
 
     /// Has some of its results kept without it.
     fn keep(&mut self, job: JobId, token: u64, rng: &mut Rng) -> FromClient {
-        let held = self.values.held();
+        // Of what is known to have failed there is nothing to keep, and what it would need may be gone.
+        let held: Vec<u32> =
+            self.values.held().into_iter().filter(|index| self.values.failure(*index).is_none()).collect();
         let wanted: BTreeSet<u32> = (0..rng.between(1, 4)).filter_map(|_| rng.pick(&held).copied()).collect();
         let wanted: Vec<u32> = wanted.into_iter().collect();
         let name = if rng.chance(50) { KeptName::Job(job) } else { KeptName::DataSet(format!("{}-{token}", job.0)) };
