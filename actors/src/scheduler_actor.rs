@@ -231,14 +231,37 @@ impl SchedulerActor {
         gone.into_iter().for_each(|client| self.lose_client(client));
     }
 
-    /// Whether this node may still speak as the scheduler. It leaves office if not.
+    /// This node cannot be sure to lead any more, and says nothing. If it leads on in its term after all, as after a cluster was
+    /// stopped as a whole, everybody finds it again; if not, it is told to leave office.
+    fn fall_silent(&mut self) {
+        let unsaid = std::mem::take(&mut self.effects);
+        if let Some(office) = self.office.as_ref().filter(|_| !self.workers.is_empty() || !self.clients.is_empty()) {
+            tracing::warn!(term = office.term.number(), "this node cannot be sure to lead any more: it says nothing");
+        }
+        for entry in unsaid.to_log {
+            self.event(Event::NotLogged { entry, problem: "the scheduler could not be sure to lead".to_owned() });
+        }
+        let until = Instant::now() + CLIENT_GRACE;
+        for (client, link) in self.clients.drain() {
+            link.outbox.close();
+            self.parted.push((until, client, link.node));
+        }
+        let workers: Vec<(WorkerId, WorkerLink)> = self.workers.drain().collect();
+        for (worker, link) in workers {
+            link.outbox.close();
+            self.event(Event::WorkerLost { worker });
+        }
+        // Nobody is there to hear what followed from that.
+        self.effects = Effects::default();
+    }
+
+    /// Whether this node may speak as the scheduler now.
     fn still_leads(&mut self) -> bool {
         let Some(office) = &self.office else { return false };
         if office.quorum.still_leads() == Some(office.of_quorum) {
             return true;
         }
-        tracing::warn!(term = office.term.number(), "this node cannot be sure to lead any more: it says nothing");
-        self.leave_office();
+        self.fall_silent();
         false
     }
 

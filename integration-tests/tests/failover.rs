@@ -83,6 +83,25 @@ async fn a_lone_scheduler_that_is_started_again_goes_on_with_the_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_stopped_as_a_whole_goes_on() {
+    let equals = Equals::start(NODE, 3).unwrap();
+    equals.until(1, votes(3)).await.unwrap();
+    let cluster = equals.connect().await.unwrap();
+    let slow = cluster.map((0..150).map(|value| tasks::slow::task(20_u64, value)));
+    let pids: Vec<Pid> = equals.nodes.iter().flatten().map(|node| Pid::from_raw(node.process.id() as i32)).collect();
+    for settled in [3, 60] {
+        slow[settled].wait().await.unwrap();
+        pids.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        // Longer than any lease.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        pids.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
+    }
+    let results = tokio::time::timeout(PATIENCE, cluster.gather(&slow)).await.unwrap().unwrap();
+    assert_eq!(results, (0..150).collect::<Vec<i64>>());
+    cluster.wait_for_workers(3).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_that_was_stopped_and_goes_on_is_not_heard_any_more() {
     let equals = Equals::start(NODE, 3).unwrap();
     equals.until(1, votes(3)).await.unwrap();
