@@ -87,62 +87,72 @@ fn measure(tasks: u32, workers: u32, runs: usize) {
 }
 
 fn simulate(first: Option<u64>, count: Option<u64>, is_traced: bool) -> ExitCode {
-    let count = count.unwrap_or(if first.is_some() { 1 } else { 100 });
-    let first = first.unwrap_or(0);
-    let mut events = Vec::new();
-    let (mut sum, mut failed) = (Report::default(), Vec::new());
-    for seed in first..first.saturating_add(count) {
-        let ended = if is_traced { sim::trace_seed(seed, |line| eprintln!("{line}")) } else { sim::run_seed(seed) };
-        match ended {
-            Ok(report) => {
-                events.push(report.events);
-                sum.add(&report);
-            }
-            Err(error) => {
-                eprintln!("seed {seed}: {error}");
-                eprintln!("replay: cargo run -p sim -- --seed {seed}");
-                failed.push(seed);
-            }
-        }
-    }
-    events.sort_unstable();
-    let at = |part: usize| events.get(part.min(events.len().saturating_sub(1))).copied().unwrap_or(0);
-    say(&json!({
-        "bench": "sim", "case": "cluster", "system": "starling", "runs": count, "unit": "events/seed",
-        "median": at(events.len() / 2), "min": at(0), "max": at(usize::MAX),
-        "cpu_s": cpu_seconds(), "peak_rss_mb": peak_rss_mb(), "ok": failed.is_empty(),
-        "note": format!("{} tasks, {} faults, {:?}, failed seeds: {failed:?}", sum.tasks, sum.faults, sum.said),
-    }));
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let mut sum = Report::default();
+    let one = |seed| {
+        let report = if is_traced { sim::trace_seed(seed, |line| eprintln!("{line}")) } else { sim::run_seed(seed) }?;
+        sum.add(&report);
+        Ok(report.events)
+    };
+    let seeds = Seeds::run(first, count, "", one);
+    let note = format!("{} tasks, {} faults, {:?}", sum.tasks, sum.faults, sum.said);
+    seeds.report("cluster", "events/seed", &note)
 }
 
 fn elect(first: Option<u64>, count: Option<u64>, is_traced: bool) -> ExitCode {
-    let count = count.unwrap_or(if first.is_some() { 1 } else { 100 });
-    let first = first.unwrap_or(0);
-    let mut terms = Vec::new();
-    let (mut sum, mut failed) = (election::Report::default(), Vec::new());
-    for seed in first..first.saturating_add(count) {
-        match election::run_seed(seed, is_traced.then_some(|line: &str| eprintln!("{line}"))) {
-            Ok(report) => {
-                terms.push(report.terms);
-                sum.add(&report);
-            }
-            Err(error) => {
-                eprintln!("seed {seed}: {error}");
-                eprintln!("replay: cargo run -p sim -- election --seed {seed}");
-                failed.push(seed);
+    let mut sum = election::Report::default();
+    let one = |seed| {
+        let report = election::run_seed(seed, is_traced.then_some(|line: &str| eprintln!("{line}")))?;
+        sum.add(&report);
+        Ok(report.terms)
+    };
+    let seeds = Seeds::run(first, count, "election ", one);
+    let note = format!("{} entries, {} looks, {:?}", sum.committed, sum.looks, sum.faults);
+    seeds.report("election", "terms/seed", &note)
+}
+
+/// What came of some seeds.
+struct Seeds {
+    count: u64,
+    /// A figure of each that ended well, in order.
+    figures: Vec<u64>,
+    failed: Vec<u64>,
+}
+
+impl Seeds {
+    fn run(
+        first: Option<u64>,
+        count: Option<u64>,
+        subcommand: &str,
+        mut one: impl FnMut(u64) -> Result<u64, String>,
+    ) -> Seeds {
+        let count = count.unwrap_or(if first.is_some() { 1 } else { 100 });
+        let first = first.unwrap_or(0);
+        let (mut figures, mut failed) = (Vec::new(), Vec::new());
+        for seed in first..first.saturating_add(count) {
+            match one(seed) {
+                Ok(figure) => figures.push(figure),
+                Err(error) => {
+                    eprintln!("seed {seed}: {error}");
+                    eprintln!("replay: cargo run -p sim -- {subcommand}--seed {seed}");
+                    failed.push(seed);
+                }
             }
         }
+        figures.sort_unstable();
+        Seeds { count, figures, failed }
     }
-    terms.sort_unstable();
-    let at = |part: usize| terms.get(part.min(terms.len().saturating_sub(1))).copied().unwrap_or(0);
-    say(&json!({
-        "bench": "sim", "case": "election", "system": "starling", "runs": count, "unit": "terms/seed",
-        "median": at(terms.len() / 2), "min": at(0), "max": at(usize::MAX),
-        "cpu_s": cpu_seconds(), "peak_rss_mb": peak_rss_mb(), "ok": failed.is_empty(),
-        "note": format!("{} entries, {} looks, {:?}, failed seeds: {failed:?}", sum.committed, sum.looks, sum.faults),
-    }));
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+
+    fn report(self, case: &str, unit: &str, note: &str) -> ExitCode {
+        let Seeds { count, figures, failed } = self;
+        let at = |part: usize| figures.get(part.min(figures.len().saturating_sub(1))).copied().unwrap_or(0);
+        say(&json!({
+            "bench": "sim", "case": case, "system": "starling", "runs": count, "unit": unit,
+            "median": at(figures.len() / 2), "min": at(0), "max": at(usize::MAX),
+            "cpu_s": cpu_seconds(), "peak_rss_mb": peak_rss_mb(), "ok": failed.is_empty(),
+            "note": format!("{note}, failed seeds: {failed:?}"),
+        }));
+        if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 /// The processor time of this process so far, in seconds; 0 where that cannot be known.
