@@ -21,6 +21,7 @@ mod clock;
 pub mod cluster;
 mod deposed;
 pub mod election;
+mod ending;
 mod failover;
 mod faults;
 mod keep;
