@@ -30,6 +30,7 @@ use starling_core::fixed::FixedMap;
 use starling_core::ids::{JobId, KindId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient, WorkerInfo};
+use starling_remote::Actors;
 use starling_runtime::mesh::Mesh;
 use starling_runtime::slots::Slots;
 use starling_runtime::task::{CallParts, ClientError, Graph, GraphParts, Input, ResultSource, TaskDef};
@@ -58,6 +59,7 @@ const UNSENT_FROM: u32 = 1 << 31;
 pub(crate) struct Client {
     job: JobId,
     mesh: Mesh,
+    actors: Actors,
     /// Whether the mesh ends with the client.
     owns_mesh: bool,
     kinds: HashSet<KindId>,
@@ -137,10 +139,11 @@ struct Entry {
 }
 
 impl Client {
-    pub(crate) fn new(job: JobId, mesh: Mesh, kinds: HashSet<KindId>, owns_mesh: bool) -> Arc<Client> {
+    pub(crate) fn new(job: JobId, mesh: Mesh, actors: Actors, kinds: HashSet<KindId>, owns_mesh: bool) -> Arc<Client> {
         Arc::new_cyclic(|own| Client {
             job,
             mesh,
+            actors,
             owns_mesh,
             kinds,
             state: Mutex::default(),
@@ -156,6 +159,10 @@ impl Client {
     pub(crate) fn keep(&self, connection: Connection) {
         // A second one would end at once, which no caller wants.
         let _ = self.connection.set(connection);
+    }
+
+    pub(crate) fn actors(&self) -> &Actors {
+        &self.actors
     }
 
     pub(crate) fn slots(&self) -> &Slots {

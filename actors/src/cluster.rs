@@ -10,6 +10,7 @@ use starling_core::explain::Explanation;
 use starling_core::ids::{NodeId, TaskId, WorkerId};
 use starling_core::spec::Resources;
 use starling_core::wire::WorkerInfo;
+use starling_remote::{Actors, RemoteAddr, RemoteError};
 use starling_runtime::executor::current_task;
 use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshLimits, Multiaddr, Role, parse_addr};
 use starling_runtime::secret::{ClusterSecret, SecretError};
@@ -498,6 +499,19 @@ impl Cluster {
     /// The nodes of an embedded cluster, the scheduler's first; empty for a cluster that was connected to.
     pub fn nodes(&self) -> &[Node] {
         self.client.nodes()
+    }
+
+    /// Remote actors, as this client sees them: it finds them and sends to them, and hosts none itself.
+    pub fn actors(&self) -> &Actors {
+        self.client.actors()
+    }
+
+    /// The address of the actor that holds a name, wherever it is: [`Actors::lookup`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn actor<A: actix::Actor>(&self, name: impl Into<String>) -> Result<RemoteAddr<A>, RemoteError> {
+        self.actors().lookup(name).await
     }
 
     /// This client's part of the mesh.

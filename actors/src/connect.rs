@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use starling_core::ids::{JobId, NodeId, Term};
 use starling_core::wire::{FromClient, ToClient};
+use starling_remote::{Actors, TaskHost};
 use starling_runtime::executor::{TaskContext, current_task};
 use starling_runtime::mesh::{Link, LinkSender, Mesh, MeshError, MeshEvent, Multiaddr};
 use starling_runtime::slots::Slots;
@@ -18,7 +19,7 @@ use crate::client::{Client, Connection};
 use crate::cluster::ClusterError;
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, frame_with};
-use crate::node::Node;
+use crate::node::{Node, remote_actors};
 
 /// How long the scheduler may take to open a job.
 const JOB_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ pub(crate) enum MeshHold {
 pub(crate) struct Nested {
     mesh: Mesh,
     leaders: Leaders,
+    actors: Actors,
     name: String,
     /// Where the links are served.
     runtime: Handle,
@@ -51,8 +53,15 @@ pub(crate) struct Nested {
 }
 
 impl Nested {
-    pub(crate) fn new(mesh: Mesh, leaders: Leaders, name: String, memory: MemoryConfig, runtime: Handle) -> Nested {
-        Nested { mesh, leaders, name, runtime, memory, client: Mutex::default(), slots: Slots::default() }
+    pub(crate) fn new(
+        mesh: Mesh,
+        leaders: Leaders,
+        actors: Actors,
+        name: String,
+        memory: MemoryConfig,
+        runtime: Handle,
+    ) -> Nested {
+        Nested { mesh, leaders, actors, name, runtime, memory, client: Mutex::default(), slots: Slots::default() }
     }
 
     /// The client. Blocks while it connects, and so is only for the executor's threads.
@@ -63,9 +72,10 @@ impl Nested {
         }
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let (mesh, leaders, name) = (self.mesh.clone(), self.leaders.clone(), format!("tasks on {}", self.name));
+        let actors = self.actors.clone();
         self.runtime.spawn(async move {
             // Whoever asked waits for it.
-            let _ = tell.send(open(&mesh, &leaders, MeshHold::Nodes, String::new(), name, PATIENCE).await);
+            let _ = tell.send(open(&mesh, &leaders, &actors, MeshHold::Nodes, String::new(), name, PATIENCE).await);
         });
         let client = told.recv().map_err(|_| ClusterError::Mesh(MeshError::Closed))??;
         *connected = Some(Arc::clone(&client));
@@ -83,7 +93,8 @@ impl CurrentNode {
     }
 
     pub(crate) fn of(context: TaskContext) -> Option<CurrentNode> {
-        context.extension?.downcast().ok().map(CurrentNode)
+        let host = context.extension?.downcast::<TaskHost>().ok()?;
+        Arc::clone(&host.owner).downcast().ok().map(CurrentNode)
     }
 
     pub(crate) fn client(&self) -> Result<Arc<Client>, ClusterError> {
@@ -133,13 +144,14 @@ pub(crate) async fn connect(
         return Err(error.into());
     }
     let at = addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    open(mesh, &Leaders::new(), hold, at, name, patience).await
+    open(mesh, &Leaders::new(), &remote_actors(mesh)?, hold, at, name, patience).await
 }
 
 /// Opens a job at the scheduler of a mesh that was joined at `at`.
 async fn open(
     mesh: &Mesh,
     leaders: &Leaders,
+    actors: &Actors,
     hold: MeshHold,
     at: String,
     name: String,
@@ -159,7 +171,7 @@ async fn open(
     let (job, early) = connected.open_job(&open).await.map_err(lost)?;
 
     let kinds = kinds.into_iter().map(|kind| kind.kind).collect();
-    let client = Client::new(job, mesh.clone(), kinds, matches!(hold, MeshHold::Own { .. }));
+    let client = Client::new(job, mesh.clone(), actors.clone(), kinds, matches!(hold, MeshHold::Own { .. }));
     client.handle(early);
     let line =
         Line { client: Arc::downgrade(&client), mesh: mesh.clone(), leaders: leaders.clone(), job, name, patience };
@@ -355,6 +367,7 @@ mod tests {
         let nested = Arc::new(Nested::new(
             node.mesh().clone(),
             Leaders::new(),
+            node.actors().clone(),
             "here".to_owned(),
             MemoryConfig::default(),
             Handle::current(),

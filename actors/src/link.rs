@@ -39,6 +39,8 @@ pub(crate) enum Hello {
     Leads { term: Term },
     /// To any node but a client: how is the cluster, as far as you know? Answered by [`NodeStatus`](crate::status::NodeStatus).
     Status,
+    /// To any node but a client: messages to actors follow.
+    Actors,
 }
 
 /// The answer to a [`Hello`].

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::{Actor, Addr, Context};
 use bytes::Bytes;
 use starling_core::ids::{NodeId, TaskId, Term};
 use starling_core::scheduler;
@@ -11,6 +12,7 @@ use starling_core::spec::Resources;
 use starling_core::wire::WorkerInfo;
 use starling_core::worker::{self, Worker};
 use starling_quorum::QuorumError;
+use starling_remote::{Actors, RegisterError, RemoteAddr, RemoteError, TaskHost};
 use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
 use starling_runtime::memory;
@@ -68,17 +70,19 @@ pub enum NodeRole {
     Joining,
     /// It runs tasks.
     Worker,
+    /// It hosts actors, runs no tasks and never holds the scheduler. It needs no scheduler in its mesh, and can be the first of one.
+    Service,
 }
 
 impl NodeRole {
     /// Whether a node of this role may hold the scheduler.
     pub fn may_lead(self) -> bool {
-        self != NodeRole::Worker
+        !matches!(self, NodeRole::Worker | NodeRole::Service)
     }
 
     /// Whether a node of this role runs tasks.
     pub fn runs_tasks(self) -> bool {
-        self != NodeRole::Scheduler
+        !matches!(self, NodeRole::Scheduler | NodeRole::Service)
     }
 }
 
@@ -213,6 +217,8 @@ pub struct Node {
     mesh: Mesh,
     store: Arc<Store>,
     locations: LocationView,
+    /// Keeps remote actors.
+    actors: Actors,
     /// Keeps the actors' system alive.
     _host: ActorHost,
     /// Its data directory, which no other node uses while this one is there.
@@ -279,6 +285,7 @@ impl Node {
             host.spawn("registry", INBOX_FULL, move |inbox| RegistryActor::new(mesh, view, inbox, runtime))?
         };
         let leaders = Leaders::new();
+        let actors = remote_actors(&mesh)?;
         let mut joined = None;
         if config.role == NodeRole::Joining {
             joined = join_any(&mesh, &config.join).await?;
@@ -311,10 +318,15 @@ impl Node {
             leaders: leaders.clone(),
             candidacy: candidacy.clone(),
             seat: seat.clone(),
+            actors: actors.clone(),
             name: config.name.clone(),
         };
         // Before joining: others may ask at once.
         tasks.push(tokio::spawn(desk.watch(events)));
+        tasks.push(tokio::spawn({
+            let actors = actors.clone();
+            async move { actors.look_after().await }
+        }));
         if joined.is_none() {
             joined = match (join_any(&mesh, &config.join).await, &candidacy) {
                 (Ok(joined), _) => joined,
@@ -333,7 +345,7 @@ impl Node {
         let mut leaving = None;
         if config.role.runs_tasks() {
             let leave: Arc<Notify> = Arc::default();
-            let inbox = spawn_worker(&host, &config, &mesh, &leaders, &store, registry, leave.clone())?;
+            let inbox = spawn_worker(&host, &config, &mesh, &leaders, &actors, &store, registry, leave.clone())?;
             served.tell(inbox.clone());
             let (registered, is_registered) = watch::channel(false);
             leaving = Some(Leaving { inbox: inbox.clone(), is_registered });
@@ -372,6 +384,7 @@ impl Node {
             mesh,
             store,
             locations,
+            actors,
             _host: host,
             _claimed: claimed,
             candidacy,
@@ -406,6 +419,31 @@ impl Node {
     /// What it does for the cluster, once it has joined.
     pub fn role(&self) -> NodeRole {
         self.role
+    }
+
+    /// Remote actors, as this node sees them: `register`, `lookup`, groups.
+    pub fn actors(&self) -> &Actors {
+        &self.actors
+    }
+
+    /// Has an actor hold a name in the whole cluster: [`Actors::register`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn register<A: Actor<Context = Context<A>>>(
+        &self,
+        name: impl Into<String>,
+        addr: Addr<A>,
+    ) -> Result<RemoteAddr<A>, RegisterError> {
+        self.actors.register(name, addr).await
+    }
+
+    /// The address of the actor that holds a name, wherever it is: [`Actors::lookup`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lookup<A: Actor>(&self, name: impl Into<String>) -> Result<RemoteAddr<A>, RemoteError> {
+        self.actors.lookup(name).await
     }
 
     /// The values that it holds.
@@ -470,6 +508,7 @@ impl Node {
         if let Some(candidacy) = &self.candidacy {
             candidacy.quorum.clone().shutdown().await;
         }
+        self.actors.close();
         self.mesh.shutdown().await;
         // Much may be on disk. Fails only if the runtime ends first; then dropping the node does it.
         let store = Arc::clone(&self.store);
@@ -483,6 +522,7 @@ impl Drop for Node {
             task.abort();
         }
         // Handles of these may be held elsewhere.
+        self.actors.close();
         self.mesh.close();
         self.store.close();
     }
@@ -522,6 +562,7 @@ fn member_info(config: &NodeConfig) -> MemberInfo {
     let role = match config.role {
         NodeRole::Scheduler => Role::Scheduler,
         NodeRole::Auto => Role::Auto,
+        NodeRole::Service => Role::Service,
         // Until it knows what it is.
         NodeRole::Joining | NodeRole::Worker => Role::Worker,
     };
@@ -534,6 +575,13 @@ struct Seat {
     inbox: Inbox<scheduler_actor::Input>,
     /// In which term this node holds the scheduler, if it does.
     term: watch::Receiver<Option<Term>>,
+}
+
+/// A node's or client's part in remote actors.
+pub(crate) fn remote_actors(mesh: &Mesh) -> Result<Actors, MeshError> {
+    // Nothing but numbers.
+    let hello = encode_one(&Hello::Actors).map_err(|_| MeshError::Closed)?;
+    Ok(Actors::new(mesh.clone(), hello))
 }
 
 fn open_office(
@@ -573,6 +621,7 @@ fn spawn_worker(
     config: &NodeConfig,
     mesh: &Mesh,
     leaders: &Leaders,
+    actors: &Actors,
     store: &Arc<Store>,
     registry: Inbox<registry_actor::Input>,
     leave: Arc<Notify>,
@@ -594,14 +643,16 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let nested: Arc<dyn std::any::Any + Send + Sync> = Arc::new(Nested::new(
+    let nested = Nested::new(
         mesh.clone(),
         leaders.clone(),
+        actors.clone(),
         config.name.clone(),
         config.memory.clone(),
         runtime.clone(),
-    ));
-    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(nested), {
+    );
+    let task_host = TaskHost { actors: actors.clone(), owner: Arc::new(nested) };
+    let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(Arc::new(task_host)), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {
             if let Some(inbox) = inbox_slot.get() {
@@ -641,6 +692,7 @@ struct Desk {
     leaders: Leaders,
     candidacy: Option<Candidacy>,
     seat: Option<Seat>,
+    actors: Actors,
     name: String,
 }
 
@@ -683,6 +735,7 @@ impl Desk {
         let in_office = self.seat.filter(|seat| seat.term.borrow().is_some()).map(|seat| seat.inbox);
         let refusal = match (postcard::from_bytes::<Hello>(&hello), in_office) {
             (Ok(Hello::Registry), _) => return registry_actor::serve(link, self.registry).await,
+            (Ok(Hello::Actors), _) => return self.actors.serve(link).await,
             (Ok(Hello::Leads { term }), _) => return self.leaders.hear_from(&self.mesh, term, link.peer),
             (Ok(Hello::Status), _) => {
                 let status = NodeStatus::gather(&self.mesh, &self.name, &self.leaders, self.candidacy.as_ref());

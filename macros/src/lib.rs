@@ -1,12 +1,14 @@
-//! The macros that make a function a task: `#[task]` for a function, `task!` for a closure.
+//! The macros that make a function a task (`#[task]`, and `task!` for a closure), and a type a message to remote actors
+//! (`#[derive(RemoteMessage)]`).
 //!
-//! Both write a `TaskDef` into the binary. What they generate refers to `CRATE::__private`, where `CRATE` is
+//! The first two write a `TaskDef` into the binary. What they generate refers to `CRATE::__private`, where `CRATE` is
 //! `::starling` unless `crate = path` says otherwise.
 
 use proc_macro::TokenStream;
 
 mod attribute;
 mod closure;
+mod remote;
 
 /// Makes a function a task: beside the function `f` it defines `f::task(args...)`, a call that can be submitted.
 ///
@@ -47,4 +49,22 @@ pub fn task(attributes: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro]
 pub fn task_closure(input: TokenStream) -> TokenStream {
     closure::expand(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a serde type a message for actors on any node. `#[remote(Counter, Audit)]` names the actors of this crate that take it;
+/// each has an ordinary actix `Handler` for it. `#[derive(actix::Message)]` and `#[rtype(result = "...")]` say what the answer is.
+///
+/// ```ignore
+/// #[derive(Serialize, Deserialize, Message, RemoteMessage)]
+/// #[rtype(result = "u64")]
+/// #[remote(Counter)]
+/// struct Add(u64);
+/// ```
+///
+/// Two nodes mean the same by a message if its path, its fields with their serde attributes, its result and its version are the same.
+/// `#[remote(version = 2, Counter)]` makes it another message for a change that these do not show. `crate = path` says where the
+/// generated code finds Starling, if not at `::starling`.
+#[proc_macro_derive(RemoteMessage, attributes(remote))]
+pub fn remote_message(input: TokenStream) -> TokenStream {
+    remote::expand(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -51,6 +51,8 @@ pub use starling_actors::{
     NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
 };
 
+/// The actor framework whose actors [`RemoteAddr`] reaches on other nodes.
+pub use actix;
 pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};
 #[cfg(feature = "frame")]
 pub use starling_collections::{frame, functions};
@@ -60,6 +62,13 @@ pub use starling_core::graph::GraphError;
 pub use starling_core::ids::JobId;
 pub use starling_core::wire::JobSummary;
 pub use starling_macros::task;
+/// Everything about remote actors.
+pub use starling_remote as remote;
+#[doc(hidden)]
+pub use starling_remote::__remote;
+pub use starling_remote::{
+    Accepts, Actors, Asking, Broadcast, Ended, Group, RegisterError, RemoteAddr, RemoteError, RemoteMessage, accept,
+};
 #[doc(hidden)]
 pub use starling_runtime::__private;
 pub use starling_runtime::executor::block_on;

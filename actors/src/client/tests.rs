@@ -34,7 +34,7 @@ async fn client() -> Arc<Client> {
     let member = MemberInfo { name: "client".into(), role: Role::Client, room: 0, keeps: false };
     let config = MeshConfig { keypair: None, listen: Vec::new(), secret: None, member, limits: MeshLimits::default() };
     let (mesh, _) = Mesh::start(config, ServedStore::new(Store::unlimited())).await.unwrap();
-    Client::new(JOB, mesh, [DEF.kind()].into(), true)
+    Client::new(JOB, mesh.clone(), crate::node::remote_actors(&mesh).unwrap(), [DEF.kind()].into(), true)
 }
 
 fn submit(client: &Arc<Client>, call: Call<u64>) -> Future<u64> {

@@ -67,6 +67,8 @@ pub enum Role {
     Worker,
     /// Submits tasks.
     Client,
+    /// Hosts actors.
+    Service,
 }
 
 /// What a member says of itself.

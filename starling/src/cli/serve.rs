@@ -211,7 +211,7 @@ impl NodeOptions {
     fn check_role(&self, role: NodeRole) -> Result<(), CliError> {
         let misplaced = match role {
             NodeRole::Scheduler => vec![(self.resources.is_some(), "--resources", "worker")],
-            NodeRole::Auto | NodeRole::Joining => Vec::new(),
+            NodeRole::Auto | NodeRole::Joining | NodeRole::Service => Vec::new(),
             NodeRole::Worker => vec![
                 (self.data_dir.is_some(), "--data-dir", "scheduler"),
                 (self.voters.is_some(), "--voters", "scheduler"),
@@ -253,6 +253,7 @@ async fn serve_until_stopped(config: NodeConfig) -> Result<(), CliError> {
         NodeRole::Auto => {
             tell(format_args!("node {} is ready; on the other machines run: node --join {join}", node.id()));
         }
+        NodeRole::Service => tell(format_args!("service {} is ready", node.id())),
         NodeRole::Joining | NodeRole::Worker if listens => tell(format_args!("worker {} is ready", node.id())),
         NodeRole::Joining | NodeRole::Worker => {
             tell(format_args!("worker {} is ready; it opens no port", node.id()));
@@ -292,7 +293,7 @@ fn ended(stopped: Stopped) -> Result<(), CliError> {
 /// Leaves cleanly: a worker finishes its tasks first, and what only it holds goes to others.
 async fn leave(node: Node, role: NodeRole) {
     match role {
-        NodeRole::Scheduler => tell(format_args!("leaving; press Ctrl-C again to stop at once")),
+        NodeRole::Scheduler | NodeRole::Service => tell(format_args!("leaving; press Ctrl-C again to stop at once")),
         NodeRole::Auto | NodeRole::Joining | NodeRole::Worker => {
             tell(format_args!(
                 "leaving, once what only this worker holds is elsewhere; press Ctrl-C again to stop at once"

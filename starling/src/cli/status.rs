@@ -99,6 +99,7 @@ fn name_of(role: Role) -> &'static str {
         Role::Auto => "auto",
         Role::Worker => "worker",
         Role::Client => "client",
+        Role::Service => "service",
     }
 }
 

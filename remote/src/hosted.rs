@@ -1,0 +1,188 @@
+//! The actors of this node that others may send to.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix::{Actor, Addr, Context};
+use tokio::sync::{Semaphore, watch};
+
+use crate::error::RegisterError;
+use crate::message::Handlings;
+use crate::receipt::Flow;
+use crate::wire::{ActorId, Held, MEMBERS_MAX, NAME_BYTES_MAX, WINDOW};
+
+/// An actor that others may send to.
+pub(crate) struct Hosted {
+    pub(crate) id: ActorId,
+    pub(crate) type_name: &'static str,
+    /// An `Addr<A>`.
+    pub(crate) addr: Box<dyn Any + Send + Sync>,
+    pub(crate) handlings: &'static Handlings,
+    pub(crate) local: Arc<LocalFlow>,
+    is_connected: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether it is not hosted any more.
+    pub(crate) is_gone: watch::Sender<bool>,
+    is_gone_now: AtomicBool,
+}
+
+/// What is on its way to an actor from its own node.
+pub(crate) struct LocalFlow {
+    pub(crate) room: Semaphore,
+    dropped: Mutex<u64>,
+}
+
+impl LocalFlow {
+    /// How many messages were not handled since this was last asked.
+    pub(crate) fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Flow for LocalFlow {
+    fn handled(&self) {
+        self.room.add_permits(1);
+    }
+
+    fn dropped(&self) {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.room.add_permits(1);
+    }
+}
+
+impl Hosted {
+    fn new<A: Actor<Context = Context<A>>>(addr: Addr<A>) -> Result<Hosted, RegisterError> {
+        let handlings = Handlings::of(TypeId::of::<A>());
+        if handlings.any().is_none() {
+            return Err(RegisterError::TakesNothing(type_name::<A>()));
+        }
+        if !addr.connected() {
+            return Err(RegisterError::Stopped);
+        }
+        let weak = addr.downgrade();
+        Ok(Hosted {
+            id: rand::random(),
+            type_name: type_name::<A>(),
+            addr: Box::new(addr),
+            handlings,
+            local: Arc::new(LocalFlow { room: Semaphore::new(WINDOW as usize), dropped: Mutex::new(0) }),
+            is_connected: Box::new(move || weak.upgrade().is_some_and(|addr| addr.connected())),
+            is_gone: watch::Sender::new(false),
+            is_gone_now: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether messages reach it.
+    pub(crate) fn is_here(&self) -> bool {
+        !self.is_gone_now.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        Held { actor: self.id, type_name: self.type_name.to_owned() }
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Table {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_id: HashMap<ActorId, Arc<Hosted>>,
+    names: BTreeMap<String, ActorId>,
+    /// The members of each group, in the order in which they came.
+    groups: BTreeMap<String, Vec<ActorId>>,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has an actor hold a name. `Err` with the holder's node filled in by the caller if another actor here does.
+    pub(crate) fn name<A: Actor<Context = Context<A>>>(
+        &self,
+        name: &str,
+        addr: Addr<A>,
+    ) -> Result<Result<Arc<Hosted>, Taken>, RegisterError> {
+        check_name(name)?;
+        let hosted = Arc::new(Hosted::new(addr)?);
+        let mut inner = self.lock();
+        if inner.names.get(name).is_some_and(|id| inner.by_id.contains_key(id)) {
+            return Ok(Err(Taken));
+        }
+        inner.names.insert(name.to_owned(), hosted.id);
+        inner.by_id.insert(hosted.id, hosted.clone());
+        Ok(Ok(hosted))
+    }
+
+    /// Has an actor join a group.
+    pub(crate) fn join<A: Actor<Context = Context<A>>>(
+        &self,
+        group: &str,
+        addr: Addr<A>,
+    ) -> Result<Arc<Hosted>, RegisterError> {
+        check_name(group)?;
+        let hosted = Arc::new(Hosted::new(addr)?);
+        let mut inner = self.lock();
+        inner.groups.entry(group.to_owned()).or_default().push(hosted.id);
+        inner.by_id.insert(hosted.id, hosted.clone());
+        Ok(hosted)
+    }
+
+    pub(crate) fn get(&self, id: ActorId) -> Option<Arc<Hosted>> {
+        self.lock().by_id.get(&id).cloned()
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Hosted>> {
+        let inner = self.lock();
+        inner.names.get(name).and_then(|id| inner.by_id.get(id)).cloned()
+    }
+
+    pub(crate) fn group(&self, group: &str) -> Vec<Arc<Hosted>> {
+        let inner = self.lock();
+        let members = inner.groups.get(group).into_iter().flatten();
+        members.filter_map(|id| inner.by_id.get(id)).take(MEMBERS_MAX).cloned().collect()
+    }
+
+    /// Hosts it no longer, under no name and in no group.
+    pub(crate) fn remove(&self, id: ActorId) {
+        let mut inner = self.lock();
+        let removed = inner.by_id.remove(&id);
+        inner.names.retain(|_, held| *held != id);
+        inner.groups.retain(|_, members| {
+            members.retain(|member| *member != id);
+            !members.is_empty()
+        });
+        drop(inner);
+        if let Some(hosted) = removed {
+            hosted.is_gone_now.store(true, Ordering::Release);
+            hosted.is_gone.send_replace(true);
+        }
+    }
+
+    /// Finds the actors that have ended. actix tells nobody when an actor ends.
+    pub(crate) fn sweep(&self) {
+        let hosted: Vec<Arc<Hosted>> = self.lock().by_id.values().cloned().collect();
+        for ended in hosted.iter().filter(|hosted| !(hosted.is_connected)()) {
+            tracing::debug!(actor = ended.type_name, "an actor that others may send to has ended");
+            self.remove(ended.id);
+        }
+    }
+
+    /// Hosts nothing any more.
+    pub(crate) fn clear(&self) {
+        let ids: Vec<ActorId> = self.lock().by_id.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.remove(id));
+    }
+}
+
+/// Another actor here holds the name.
+pub(crate) struct Taken;
+
+fn check_name(name: &str) -> Result<(), RegisterError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX { Err(RegisterError::BadName(name.len())) } else { Ok(()) }
+}
