@@ -385,7 +385,7 @@ impl<A: Actor> RemoteAddr<A> {
                     }
                 };
                 permit.forget();
-                let answer = waiting.await.map_err(|_| self.inner.lost(target))?;
+                let answer = target.peer().pace.wait(waiting).await.map_err(|_| self.inner.lost(target))?;
                 if answer == Err(NoReply::NoActor) {
                     *message = Some(taken);
                 }

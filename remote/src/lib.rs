@@ -20,6 +20,7 @@ mod group;
 mod hosted;
 mod message;
 mod outgoing;
+mod pace;
 mod peer;
 mod receipt;
 mod serve;

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::message::MessageDef;
 use crate::outgoing::{Closed, Outgoing};
+use crate::pace::Pace;
 use crate::wire::{ActorId, NoReply, TARGETS_MAX, ToHost, ToSender, WINDOW};
 
 /// What an ask comes back with.
@@ -23,6 +24,8 @@ pub(crate) type Answer = Result<Bytes, NoReply>;
 /// A link to the actors of a node.
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
+    /// How fast its actors answer.
+    pub(crate) pace: Pace,
     out: Arc<Outgoing>,
     state: Mutex<State>,
 }
@@ -68,7 +71,8 @@ impl Peer {
     pub(crate) fn open(mesh: Mesh, node: NodeId, hello: Bytes) -> Arc<Peer> {
         let state =
             State { defined: Vec::new(), targets: Vec::new(), by_actor: HashMap::new(), asks: Slab::new(), lost: None };
-        let peer = Arc::new(Peer { node, out: Arc::new(Outgoing::new()), state: Mutex::new(state) });
+        let peer =
+            Arc::new(Peer { node, pace: Pace::default(), out: Arc::new(Outgoing::new()), state: Mutex::new(state) });
         let (weak, out) = (Arc::downgrade(&peer), peer.out.clone());
         tokio::spawn(async move {
             let opened = mesh.open_link(node, hello).await;
