@@ -28,7 +28,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Waits for an answer that was asked for just now.
-    pub(crate) async fn wait<T>(&self, mut answer: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
+    pub(crate) async fn wait<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
         let asked = Instant::now();
         if let Some(_looking) = self.look() {
             while asked.elapsed() < LOOK && answer.is_empty() && !answer.is_terminated() {
