@@ -149,6 +149,11 @@ impl Cluster {
         Cluster { client, name: "client".into(), priority: 0 }
     }
 
+    /// A handle on a client that is shared.
+    pub(crate) fn over(client: Arc<Client>, name: &str) -> Cluster {
+        Cluster { client, name: name.into(), priority: 0 }
+    }
+
     /// Starts a cluster inside this process, one scheduler node and `workers` worker nodes on a real mesh over
     /// loopback, and connects to it. The cluster has a secret of its own, which nobody else knows.
     pub async fn local(workers: usize) -> Result<Cluster, ClusterError> {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Connection};
-use crate::cluster::ClusterError;
+use crate::cluster::{Cluster, ClusterError};
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, frame_with};
 use crate::node::{Node, remote_actors};
@@ -80,6 +80,20 @@ impl Nested {
         let client = told.recv().map_err(|_| ClusterError::Mesh(MeshError::Closed))??;
         *connected = Some(Arc::clone(&client));
         Ok(client)
+    }
+}
+
+impl Nested {
+    /// A handle on the client, for what is no task.
+    pub(crate) async fn cluster(self: &Arc<Nested>) -> Result<Cluster, ClusterError> {
+        let nested = Arc::clone(self);
+        let connecting = tokio::task::spawn_blocking(move || nested.client()).await;
+        let client = connecting.map_err(|_| ClusterError::Mesh(MeshError::Closed))??;
+        Ok(Cluster::over(client, &format!("tasks on {}", self.name)))
+    }
+
+    pub(crate) fn actors(&self) -> &Actors {
+        &self.actors
     }
 }
 

@@ -108,7 +108,7 @@ impl ActorHost {
     }
 
     /// A new arbiter. It belongs to the system of the thread that makes it, so the system's own thread does.
-    fn new_arbiter(&self) -> std::io::Result<ArbiterHandle> {
+    pub(crate) fn new_arbiter(&self) -> std::io::Result<ArbiterHandle> {
         let (ready, made) = std::sync::mpsc::sync_channel(1);
         self.system.arbiter().spawn_fn(move || {
             let _ = ready.send(Arbiter::new().handle());

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::cluster::{Cluster, ClusterError};
 use crate::connect::Nested;
 use crate::data_dir::{self, Claimed, DataDir, DataError};
 use crate::host::ActorHost;
@@ -219,8 +220,10 @@ pub struct Node {
     locations: LocationView,
     /// Keeps remote actors.
     actors: Actors,
+    /// The client of whatever runs on it.
+    nested: Arc<Nested>,
     /// Keeps the actors' system alive.
-    _host: ActorHost,
+    host: ActorHost,
     /// Its data directory, which no other node uses while this one is there.
     _claimed: Option<Claimed>,
     /// Its part in the quorum, if it may hold the scheduler.
@@ -286,6 +289,14 @@ impl Node {
         };
         let leaders = Leaders::new();
         let actors = remote_actors(&mesh)?;
+        let nested = Arc::new(Nested::new(
+            mesh.clone(),
+            leaders.clone(),
+            actors.clone(),
+            config.name.clone(),
+            config.memory.clone(),
+            tokio::runtime::Handle::current(),
+        ));
         let mut joined = None;
         if config.role == NodeRole::Joining {
             joined = join_any(&mesh, &config.join).await?;
@@ -345,7 +356,7 @@ impl Node {
         let mut leaving = None;
         if config.role.runs_tasks() {
             let leave: Arc<Notify> = Arc::default();
-            let inbox = spawn_worker(&host, &config, &mesh, &leaders, &actors, &store, registry, leave.clone())?;
+            let inbox = spawn_worker(&host, &config, &mesh, &nested, &store, registry, leave.clone())?;
             served.tell(inbox.clone());
             let (registered, is_registered) = watch::channel(false);
             leaving = Some(Leaving { inbox: inbox.clone(), is_registered });
@@ -385,7 +396,8 @@ impl Node {
             store,
             locations,
             actors,
-            _host: host,
+            nested,
+            host,
             _claimed: claimed,
             candidacy,
             leaders,
@@ -421,9 +433,30 @@ impl Node {
         self.role
     }
 
+    /// A client of the cluster that this node is part of, for the program that hosts the node: it needs no mesh of its own. All calls
+    /// give the same client, which tasks and actors on this node use as well.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoScheduler`] if the mesh has no scheduler; what else stands in the way of connecting.
+    pub async fn cluster(&self) -> Result<Cluster, ClusterError> {
+        self.nested.cluster().await
+    }
+
     /// Remote actors, as this node sees them: `register`, `lookup`, groups.
     pub fn actors(&self) -> &Actors {
         &self.actors
+    }
+
+    /// Starts an actor on a thread of its own, an arbiter of the node's actix system, so that it may run under any runtime and a
+    /// panic in it takes no other along. The thread ends with the node.
+    ///
+    /// # Errors
+    /// The node's actix system has ended, as with the node.
+    pub fn start_actor<A: Actor<Context = Context<A>>>(
+        &self,
+        make: impl FnOnce(&mut Context<A>) -> A + Send + 'static,
+    ) -> std::io::Result<Addr<A>> {
+        Ok(A::start_in_arbiter(&self.host.new_arbiter()?, make))
     }
 
     /// Has an actor hold a name in the whole cluster: [`Actors::register`].
@@ -620,8 +653,7 @@ fn spawn_worker(
     host: &ActorHost,
     config: &NodeConfig,
     mesh: &Mesh,
-    leaders: &Leaders,
-    actors: &Actors,
+    nested: &Arc<Nested>,
     store: &Arc<Store>,
     registry: Inbox<registry_actor::Input>,
     leave: Arc<Notify>,
@@ -643,15 +675,8 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let nested = Nested::new(
-        mesh.clone(),
-        leaders.clone(),
-        actors.clone(),
-        config.name.clone(),
-        config.memory.clone(),
-        runtime.clone(),
-    );
-    let task_host = TaskHost { actors: actors.clone(), owner: Arc::new(nested) };
+    let owner: Arc<dyn std::any::Any + Send + Sync> = nested.clone();
+    let task_host = TaskHost { actors: nested.actors().clone(), owner };
     let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(Arc::new(task_host)), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {

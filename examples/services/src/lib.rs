@@ -1,0 +1,1 @@
+//! Services that host a node: see `examples/`.
