@@ -6,8 +6,8 @@ use csv::ByteRecord;
 use starling_core::failure::FailureCause;
 use starling_macros::task;
 use starling_runtime::task::items::{
-    AnySink, BlockBuilder, Bucket, Buckets, Collect, Count, FnRef, Frequencies, ItemFns, KeyTable, PairSink, RawSink,
-    Row, Stop, Through,
+    AnySink, BlockBuilder, Bucket, Buckets, Collect, Count, FnRef, FoldFns, Frequencies, ItemType, KeyFns, KeyTable,
+    PairSink, RawSink, Row, Stop, Through,
 };
 use starling_runtime::task::{Call, Entries, Future, IntoArg, Linked, TaskArgs, TaskDef, inventory};
 use starling_runtime::value::Value;
@@ -95,58 +95,59 @@ fn stage(source: &StageSource, program: &Program, inputs: &[Arc<Buckets>]) -> Re
 /// A sink under construction: what comes next takes encoded items, or items of a type.
 enum Next {
     Raw(Box<dyn RawSink>),
-    Typed(AnySink),
+    Typed(AnySink, ItemType),
 }
 
 /// The whole chain, from its end to its start, as a sink of what the source gives.
 fn chain(steps: &[Step], end: &End) -> Result<Box<dyn RawSink>, FailureCause> {
-    let (mut next, mut head) = end_sink(end)?;
+    let mut next = end_sink(end)?;
     for step in steps.iter().rev() {
         let (function, through) = through(step)?;
         let typed = match next {
-            Next::Raw(raw) => (through.encode)(raw),
-            Next::Typed(typed) => typed,
+            Next::Raw(raw) => through.gives.encode(raw),
+            Next::Typed(typed, _) => typed,
         };
-        next = Next::Typed((through.open)(&function.captures, typed)?);
-        head = Some(function.resolve()?);
+        next = Next::Typed((through.open)(&function.captures, typed)?, through.takes);
     }
-    match (next, head) {
-        (Next::Raw(raw), _) => Ok(raw),
-        (Next::Typed(typed), Some(ItemFns { decode: Some(decode), .. })) => decode(typed),
-        (Next::Typed(_), _) => Err(unable("take items")),
+    match next {
+        Next::Raw(raw) => Ok(raw),
+        Next::Typed(typed, items) => items.decode(typed),
     }
 }
 
-/// The last sink, and the function whose items it takes, if it has one.
-fn end_sink(end: &End) -> Result<(Next, Option<&'static ItemFns>), FailureCause> {
-    let raw = |sink: Box<dyn RawSink>| Ok((Next::Raw(sink), None));
+/// The last sink.
+fn end_sink(end: &End) -> Result<Next, FailureCause> {
+    let raw = |sink: Box<dyn RawSink>| Ok(Next::Raw(sink));
     match end {
         End::Count => raw(Box::<Count>::default()),
         End::Collect { limit } => raw(Box::new(Collect::new(*limit))),
         End::Frequencies { buckets, counted } => raw(Box::new(Frequencies::new(*buckets, *counted))),
         End::Fold { op, zero } => {
-            let fns = op.resolve()?;
-            let fold = fns.fold.as_ref().ok_or_else(|| unable("fold"))?;
-            Ok((Next::Typed((fold.fold)(&op.captures, zero.as_deref())?), Some(fns)))
+            let fold = fold_fns(op)?;
+            typed(op, (fold.fold)(&op.captures, zero.as_deref())?)
         }
         End::FoldBy { key, zero, op, buckets } => {
-            let fns = op.resolve()?;
-            let fold = fns.fold.as_ref().ok_or_else(|| unable("fold"))?;
             let key = (key_fns(key)?.extract)(&key.captures)?;
-            Ok((Next::Typed((fold.fold_by)(&op.captures, key, Some(zero), *buckets)?), Some(fns)))
+            typed(op, (fold_fns(op)?.fold_by)(&op.captures, key, Some(zero), *buckets)?)
         }
-        End::Partition { key, buckets } => {
-            Ok((Next::Typed((key_fns(key)?.partition)(&key.captures, *buckets)?), Some(key.resolve()?)))
-        }
+        End::Partition { key, buckets } => typed(key, (key_fns(key)?.partition)(&key.captures, *buckets)?),
         End::TopK { key, limit } => {
-            let fns = key.resolve()?;
-            let topk = fns.topk.as_ref().ok_or_else(|| unable("order items"))?;
-            Ok((Next::Typed(topk(&key.captures, *limit)?), Some(fns)))
+            let topk = key.resolve()?.topk.as_ref().ok_or_else(|| unable("order items"))?;
+            typed(key, topk(&key.captures, *limit)?)
         }
     }
 }
 
-fn key_fns(key: &FnRef) -> Result<&'static starling_runtime::task::items::KeyFns, FailureCause> {
+/// A sink of the items that `function` takes.
+fn typed(function: &FnRef, sink: AnySink) -> Result<Next, FailureCause> {
+    Ok(Next::Typed(sink, function.resolve()?.takes.ok_or_else(|| unable("take items"))?))
+}
+
+fn fold_fns(op: &FnRef) -> Result<&'static FoldFns, FailureCause> {
+    op.resolve()?.fold.as_ref().ok_or_else(|| unable("fold"))
+}
+
+fn key_fns(key: &FnRef) -> Result<&'static KeyFns, FailureCause> {
     key.resolve()?.key.as_ref().ok_or_else(|| unable("give keys"))
 }
 
@@ -244,10 +245,7 @@ fn csv_cause(error: CsvError) -> FailureCause {
 fn merge(spec: &MergeSpec, inputs: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
     let mut sink: Box<dyn PairSink> = match spec {
         MergeSpec::Frequencies { counted } => Box::new(Frequencies::new(1, *counted)),
-        MergeSpec::FoldBy { combine } => {
-            let fold = combine.resolve()?.fold.as_ref().ok_or_else(|| unable("combine"))?;
-            (fold.merge)(&combine.captures, 1)?
-        }
+        MergeSpec::FoldBy { combine } => (fold_fns(combine)?.merge)(&combine.captures, 1)?,
     };
     for bucket in inputs.iter().flat_map(|buckets| &buckets.0) {
         ended(bucket.pairs()?.try_for_each(|(key, item)| sink.push_pair(key, item)))?;
