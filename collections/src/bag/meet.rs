@@ -109,7 +109,7 @@ impl<'a> Run<'a> {
             let plan = self.settled(plan).await?;
             let partitions = self.partitions(&plan).await?;
             let only = only.within(base, partitions);
-            let later = steps.iter().map(|step| step.from_partition(base as u64));
+            let later = steps.iter().map(|step| step.numbered_from(base as u64));
             let plan = Plan { steps: plan.steps.iter().cloned().chain(later).collect(), source: plan.source };
             if plan.is_untyped() && matches!(end, End::Collect { .. } | End::Places) {
                 return Err(BagError::Untyped);

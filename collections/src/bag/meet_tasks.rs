@@ -6,7 +6,7 @@ use std::sync::Arc;
 use starling_core::failure::FailureCause;
 use starling_macros::task;
 use starling_runtime::parts::Parts;
-use starling_runtime::task::items::{BlockBuilder, Bucket, Buckets, ItemBlock, KeyTable};
+use starling_runtime::task::items::{BlockBuilder, Bucket, Buckets, ItemBlock, KeyTable, encode_to};
 use starling_runtime::task::{Call, Entries, Future, IntoArg, Linked, TaskDef, inventory};
 use starling_runtime::value::{Encoded, Value};
 
@@ -134,9 +134,12 @@ inventory::submit! { Linked(&CUT) }
 inventory::submit! { Linked(&ACCUMULATE) }
 inventory::submit! { Linked(&LIST) }
 
+/// An item's encoding in two halves.
+type Halves<'a> = (&'a [u8], &'a [u8]);
+
 /// The encoding of each item in two halves: a key and what is kept for it, or an item and nothing.
-fn halves(buckets: &Buckets) -> Result<impl Iterator<Item = (&[u8], &[u8])>, FailureCause> {
-    let mut all: Vec<Box<dyn Iterator<Item = (&[u8], &[u8])> + '_>> = Vec::new();
+fn halves(buckets: &Buckets) -> Result<impl Iterator<Item = Halves<'_>>, FailureCause> {
+    let mut all: Vec<Box<dyn Iterator<Item = Halves<'_>> + '_>> = Vec::new();
     for bucket in &buckets.0 {
         match bucket.keys {
             Some(_) => all.push(Box::new(bucket.pairs()?)),
@@ -191,7 +194,7 @@ fn gather(outputs: &[Arc<Parts>], part: u32) -> Result<Buckets, FailureCause> {
     }
     by_key.into_buckets(1, |items, lists| {
         let mut list = Vec::new();
-        starling_runtime::task::items::encode_to(&items.len(), &mut list)?;
+        encode_to(&items.len(), &mut list)?;
         items.iter().for_each(|item| list.extend_from_slice(item));
         lists.push(&list)
     })
@@ -260,7 +263,7 @@ fn accumulate(program: &Program, inputs: &[Arc<Buckets>]) -> Result<Buckets, Fai
 
 fn list(items: &Buckets) -> Result<Value, FailureCause> {
     let mut head = Vec::new();
-    starling_runtime::task::items::encode_to(&count(items), &mut head)?;
+    encode_to(&count(items), &mut head)?;
     for (key, item) in halves(items)? {
         head.extend_from_slice(key);
         head.extend_from_slice(item);

@@ -28,7 +28,7 @@ fn shapes(cluster: &Cluster) -> Vec<(Vec<u64>, Bag<u64>)> {
         (Vec::new(), bag(cluster, &[], 3)),
         (all.clone(), bag(cluster, &all, 1)),
         (all.clone(), bag(cluster, &all, 7)),
-        (all.clone(), bag(cluster, &all, 60)),
+        (all.clone(), bag(cluster, &all, 20)),
         // Empty partitions before, between and behind.
         (
             all.iter().copied().filter(some).collect(),
@@ -36,7 +36,7 @@ fn shapes(cluster: &Cluster) -> Vec<(Vec<u64>, Bag<u64>)> {
         ),
         (
             all.iter().copied().filter(|n| n % 9 == 4).collect(),
-            bag(cluster, &all, 30).filter(task!(|n: &u64| n % 9 == 4)),
+            bag(cluster, &all, 15).filter(task!(|n: &u64| n % 9 == 4)),
         ),
         (Vec::new(), bag(cluster, &all, 5).filter(task!(|_n: &u64| false))),
     ]
@@ -47,7 +47,7 @@ async fn removing_is_the_opposite_of_filtering() {
     let cluster = cluster().await;
     for (items, bag) in shapes(&cluster) {
         let expected: Vec<u64> = items.into_iter().filter(|n| n % 3 != 0).collect();
-        assert_eq!(bag.remove(task!(|n: &u64| n % 3 == 0)).collect().await.unwrap(), expected);
+        assert_eq!(bag.remove(task!(|n: &u64| n.is_multiple_of(3))).collect().await.unwrap(), expected);
     }
 }
 
@@ -224,7 +224,7 @@ async fn the_items_of_each_key_come_together_in_order() {
 async fn partitions_are_brought_together_and_cut() {
     let cluster = cluster().await;
     for (items, bag) in shapes(&cluster) {
-        for partitions in [1, 2, 11, 100] {
+        for partitions in [1, 11, 50] {
             let other = bag.clone().repartition(partitions);
             assert_eq!(other.npartitions().await.unwrap(), partitions);
             let lengths = other.clone().map_partitions(task!(|items: &[u64]| [items.len()])).collect().await.unwrap();
@@ -341,7 +341,7 @@ async fn numbers_are_summed_up_as_a_plain_loop_would() {
             assert!((found.unwrap_or(0.0) - expected.unwrap_or(0.0)).abs() < 1e-9, "{found:?} is not {expected:?}");
             assert_eq!(bag.std(ddof as u64).await.unwrap(), found.map(f64::sqrt));
         }
-        let even = bag.map(task!(|n: u64| n % 2 == 0));
+        let even = bag.map(task!(|n: u64| n.is_multiple_of(2)));
         assert_eq!(even.any().await.unwrap(), items.iter().any(|n| n % 2 == 0));
         assert_eq!(even.all().await.unwrap(), items.iter().all(|n| n % 2 == 0));
     }
@@ -407,7 +407,7 @@ async fn items_are_chosen_by_their_places_whatever_the_partitions() {
     let cluster = cluster().await;
     let all: Vec<u64> = (0..100).collect();
     let mut before = None;
-    for partitions in [1, 7, 100] {
+    for partitions in [1, 7, 20] {
         let bag = bag(&cluster, &all, partitions).map(task!(|n: u64| n * 2));
         let chosen = bag.choices(300, 5).await.unwrap();
         assert!(chosen.iter().all(|n| n % 2 == 0 && *n < 200));

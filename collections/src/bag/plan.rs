@@ -112,7 +112,7 @@ impl Step {
     }
 
     /// The step as it is done where the first partition has the number `base` in the bag that it was made for.
-    pub(crate) fn from_partition(&self, base: u64) -> Step {
+    pub(crate) fn numbered_from(&self, base: u64) -> Step {
         match self {
             Step::Sample(sample) => Step::Sample(Sample { first: sample.first + base, ..sample.clone() }),
             other => other.clone(),

@@ -135,7 +135,7 @@ impl Pluck {
     /// The step's sink.
     pub(crate) fn open(&self, next: AnySink) -> Result<AnySink, FailureCause> {
         match self.scalar {
-            None => self.sink::<Value>(next, |value| Ok(value)),
+            None => self.sink::<Value>(next, Ok),
             Some((kind, false)) => with_scalar!(kind, S => self.sink::<S>(next, serde_json::from_value)),
             Some((kind, true)) => with_scalar!(kind, S => self.sink::<Option<S>>(next, serde_json::from_value)),
         }

@@ -166,3 +166,77 @@ impl Sink<bool> for Deciding {
         Ok(Buckets::one(ItemBlock::of([self.outcome])?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::DeserializeOwned;
+    use starling_runtime::task::items::RawSink;
+
+    use super::*;
+
+    /// What a task finds out of these items.
+    fn found<A: Data, R: DeserializeOwned>(summary: Summary, items: &[A]) -> Vec<R> {
+        let (sink, taken) = summary_sink(summary).unwrap();
+        let mut sink: Box<dyn RawSink> = taken.decode(sink).unwrap();
+        for item in ItemBlock::of(items).unwrap().items().unwrap() {
+            if let Err(Stop::Enough) = sink.push_encoded(item) {
+                break;
+            }
+        }
+        sink.finish().unwrap().0[0].items.decode().unwrap()
+    }
+
+    /// What a tree of two levels finds out of these partitions.
+    fn met<A: Data, R: Data>(each: Summary, all: Summary, partitions: &[Vec<A>]) -> Option<R> {
+        let parts = partitions.iter().flat_map(|items| found::<A, R>(each, items)).collect::<Vec<_>>();
+        let halves = parts.chunks(2).flat_map(|few| found::<R, R>(all, few)).collect::<Vec<_>>();
+        found::<R, R>(all, &halves).pop()
+    }
+
+    proptest! {
+        #[test]
+        fn sums_and_extremes_are_those_of_a_plain_loop(partitions: Vec<Vec<i64>>) {
+            let items: Vec<i64> = partitions.concat();
+            let sum: Sum = met(Summary::Sum(Kind::I64), Summary::Sums, &partitions).unwrap();
+            prop_assert_eq!(sum.count, items.len() as u64);
+            prop_assert_eq!(sum.total, Total::Int(items.iter().map(|n| i128::from(*n)).sum()));
+            let (least, greatest) = (Summary::Min(Kind::I64), Summary::Max(Kind::I64));
+            prop_assert_eq!(met(least, least, &partitions), items.iter().min().copied());
+            prop_assert_eq!(met(greatest, greatest, &partitions), items.iter().max().copied());
+        }
+
+        #[test]
+        fn moments_are_those_of_a_plain_loop(partitions: Vec<Vec<i32>>) {
+            let items: Vec<f64> = partitions.concat().into_iter().map(f64::from).collect();
+            let moments: Moments = met(Summary::Moments(Kind::I32), Summary::AllMoments, &partitions).unwrap();
+            let mean = items.iter().sum::<f64>() / items.len().max(1) as f64;
+            let squares: f64 = items.iter().map(|n| (n - mean).powi(2)).sum();
+            prop_assert_eq!(moments.count, items.len() as u64);
+            prop_assert!((moments.mean - mean).abs() <= 1e-6, "{} is not {}", moments.mean, mean);
+            prop_assert!((moments.squares - squares).abs() <= 1e-9 * squares, "{} is not {}", moments.squares, squares);
+        }
+
+        #[test]
+        fn a_decision_is_that_of_a_plain_loop(partitions: Vec<Vec<bool>>) {
+            let items: Vec<bool> = partitions.concat();
+            prop_assert_eq!(met::<bool, bool>(Summary::Any, Summary::Any, &partitions), Some(items.contains(&true)));
+            prop_assert_eq!(met::<bool, bool>(Summary::All, Summary::All, &partitions), Some(!items.contains(&false)));
+        }
+
+        #[test]
+        fn a_compensated_sum_is_nearer_than_its_items_apart(floats: Vec<i32>) {
+            // Quarters of integers add up exactly, large ones before and after them or not.
+            let quarters: Vec<f64> = floats.iter().map(|n| f64::from(*n) / 4.0).collect();
+            let partitions = vec![vec![1e18], quarters.clone(), vec![-1e18]];
+            let sum: Sum = met(Summary::Sum(Kind::F64), Summary::Sums, &partitions).unwrap();
+            prop_assert_eq!(sum.total.float(), quarters.iter().sum::<f64>());
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_added_up() {
+        let error = summary_sink(Summary::Sum(Kind::String)).err().unwrap();
+        assert!(error.to_string().contains("no numbers"), "{error}");
+    }
+}
