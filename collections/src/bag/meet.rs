@@ -13,6 +13,9 @@ use super::stage::stage_call;
 /// All items, as they come.
 const ALL: End = End::Collect { limit: u64::MAX };
 
+/// As many parts a grouping has of its own accord: each of its tasks takes a part of every input.
+const GROWN_PARTS_MAX: usize = 1024;
+
 impl<'a> Run<'a> {
     /// How many partitions the plan has. Asks the cluster for no more than its files, if their number does not depend on the
     /// items.
@@ -29,7 +32,7 @@ impl<'a> Run<'a> {
                 Source::Grouped { parts, .. } | Source::Joined { parts, .. } => *parts as usize,
                 Source::Gathered { input, parts, grows, .. } => {
                     let inputs = if *grows { self.partitions(input).await? } else { 0 };
-                    inputs.max(*parts as usize)
+                    grown(*parts, inputs) as usize
                 }
                 Source::Zipped { left, .. } => self.partitions(left).await?,
                 Source::Product { left, right } => {
@@ -173,7 +176,7 @@ impl<'a> Run<'a> {
     ) -> Result<Vec<Future<Buckets>>, BagError> {
         let input = self.settled(input).await?;
         let inputs = if grows { self.partitions(&input).await? } else { 0 };
-        let parts = parts.max(u32::try_from(inputs).unwrap_or(u32::MAX));
+        let parts = grown(parts, inputs);
         let outputs = self.split(&input, key, parts).await?;
         Ok((0..parts).map(|part| self.submit(gather_call(outputs.clone(), part, parts))).collect())
     }
@@ -236,6 +239,11 @@ impl<'a> Run<'a> {
         }
         Ok(states)
     }
+}
+
+/// As many parts as there are inputs, within bounds.
+fn grown(parts: u32, inputs: usize) -> u32 {
+    parts.max(inputs.min(GROWN_PARTS_MAX) as u32)
 }
 
 /// What becomes of the next partitions.

@@ -26,6 +26,8 @@ mod error;
 mod meet;
 mod meet_tasks;
 #[cfg(test)]
+mod meet_tests;
+#[cfg(test)]
 mod operation_tests;
 mod places;
 mod plan;

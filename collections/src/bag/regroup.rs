@@ -62,8 +62,8 @@ impl<T: Data> Bag<T> {
     /// The items of each key together, in their order. The keys come in no promised order, but always in the same. They are
     /// [compared](#comparing-keys) by their encoding.
     ///
-    /// All items travel: each partition is split by key into as many parts as there are partitions, but at least as many as
-    /// the cluster has threads, or [`parts`](Bag::parts), and a task for each part brings its keys together. A part must fit into
+    /// All items travel: each partition is split by key into as many parts as there are partitions (at least as many as the
+    /// cluster has threads, and of its own accord at most 1,024; [`parts`](Bag::parts) says another number), and a task for each part brings its keys together. A part must fit into
     /// memory, with the items of its keys, and so must all items of one key; the rest may lie on disk. Where a state for each
     /// key is enough, [`foldby`](Bag::foldby) costs far less.
     ///
