@@ -172,8 +172,10 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
                     #[allow(unused_imports)]
                     use #private::items::{
                         HasFilter as _, HasFlatMap as _, HasFold as _, HasKey as _, HasMap as _, HasOrder as _,
-                        HasTryMap as _, LacksFilter as _, LacksFlatMap as _, LacksFold as _, LacksKey as _, LacksMap as _,
-                        LacksOrder as _, LacksTryMap as _, OutcomeNone as _, OutcomePlain as _, OutcomeResult as _,
+                        HasPartitions as _, HasReduce as _, HasRemove as _, HasTryMap as _, LacksFilter as _,
+                        LacksFlatMap as _, LacksFold as _, LacksKey as _, LacksMap as _, LacksOrder as _,
+                        LacksPartitions as _, LacksReduce as _, LacksRemove as _, LacksTryMap as _, OutcomeNone as _,
+                        OutcomePlain as _, OutcomeResult as _,
                     };
                     #[allow(unused_imports)]
                     use #private::{ExtractList as _, ExtractListShared as _, ExtractPlain as _};
@@ -201,7 +203,8 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
     }}
 }
 
-/// The `ItemFns` of the closure `make` makes: what a function of one or two parameters can do with items.
+/// The `ItemFns` of the closure `make` makes: what it can do with items. One of several parameters may take its items from
+/// the parts of a tuple.
 fn items(
     private: &TokenStream,
     captured: &TokenStream,
@@ -217,8 +220,11 @@ fn items(
                 #private::items::ItemFns {
                     map: (&shape).map(),
                     filter: (&shape).filter(),
+                    remove: (&shape).remove(),
                     flat_map: (&shape).flat_map(),
                     try_map: (&shape).try_map(),
+                    partitions: (&shape).partitions(),
+                    reduce: (&shape).reduce(),
                     key: (&shape).key(),
                     topk: (&shape).topk(),
                     ..shape.base()
@@ -228,13 +234,38 @@ fn items(
         [state, item] if !state.by_ref => {
             let (state, ty) = (&state.ty, &item.ty);
             let shape = if item.by_ref { quote!(fold_by_ref) } else { quote!(fold_by_value) };
+            let starmap = starmap(private, captured, parameters);
             quote! {{
                 let shape = #private::items::#shape::<#captured, #state, #ty, _, _, _>(make);
-                #private::items::ItemFns { fold: (&shape).fold(), ..shape.base() }
+                #private::items::ItemFns { fold: (&shape).fold(), starmap: #starmap, ..shape.base() }
             }}
         }
-        _ => quote!(#private::items::ItemFns::plain(|| make(#private::items::never())(#(#nevers),*))),
+        _ => {
+            let plain = quote!(#private::items::ItemFns::plain(|| make(#private::items::never())(#(#nevers),*)));
+            if parameters.is_empty() {
+                return plain;
+            }
+            let starmap = starmap(private, captured, parameters);
+            quote!(#private::items::ItemFns { starmap: #starmap, ..#plain })
+        }
     }
+}
+
+/// `map` of a closure whose one parameter is a tuple of the parameters.
+fn starmap(private: &TokenStream, captured: &TokenStream, parameters: &[Parameter]) -> TokenStream {
+    let names: Vec<_> = (0..parameters.len()).map(|at| format_ident!("part_{at}")).collect();
+    let data: Vec<_> = parameters.iter().map(Parameter::data).collect();
+    let passed = parameters.iter().zip(&names).map(|(parameter, name)| {
+        let ty = &parameter.ty;
+        if parameter.by_ref { quote!(::std::borrow::Borrow::<#ty>::borrow(&#name)) } else { quote!(#name) }
+    });
+    quote! {{
+        let shape = #private::items::by_value::<#captured, (#(#data,)*), _, _, _>(move |captures: #captured| {
+            let closure = make(captures);
+            move |(#(#names,)*): (#(#data,)*)| closure(#(#passed),*)
+        });
+        (&shape).map()
+    }}
 }
 
 /// What a person sees in a list of tasks, and a digest of the body: nodes whose closures differ must not mix.

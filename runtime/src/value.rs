@@ -98,7 +98,9 @@ impl Encoded {
 
     /// The value that this is the encoding of. Buffers are shared with `self`, not copied.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
-        let _outside = OutOfBand::enter(Buffers::Apart(self.buffers.clone()));
+        // Without any apart, a buffer that is in it is in the head: so it is in what was put together of encoded items.
+        let buffers = if self.buffers.is_empty() { Buffers::Within } else { Buffers::Apart(self.buffers.clone()) };
+        let _outside = OutOfBand::enter(buffers);
         postcard::from_bytes(&self.head).map_err(|source| CodecError::Decode {
             type_name: std::any::type_name::<T>(),
             nbytes: self.nbytes(),

@@ -24,6 +24,36 @@ pub enum BagError {
     /// The records of CSV files have no type before a closure gives them one.
     #[error("records of a CSV file have no type yet: put a map(task!(|row: Row| ...)) before this step")]
     Untyped,
+    /// Two bags have not as many partitions, so that their items are at no common places.
+    #[error(
+        "bags of {left} and of {right} partitions cannot be zipped: bring them to the same partitions, as by repartition(1) \
+         before the steps that both have"
+    )]
+    Unaligned {
+        /// How many partitions the one has.
+        left: usize,
+        /// How many the other has.
+        right: usize,
+    },
+    /// More items were to be chosen than there are.
+    #[error(
+        "{wanted} items cannot be chosen out of {total}: ask for fewer, or let them repeat (choices) if there are any"
+    )]
+    TooFew {
+        /// How many were asked for.
+        wanted: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// Computed twice, the bag did not have the same items.
+    #[error("the bag has other items each time that it is computed: persist it first, and choose from what is kept")]
+    Unsteady,
+    /// A sum of integers does not fit into 64 bits.
+    #[error("the sum is beyond {type_name}: map the items to f64 for one that is near, or fold them into an i128")]
+    Overflow {
+        /// The type of the sum.
+        type_name: &'static str,
+    },
 }
 
 impl From<ClientError> for BagError {

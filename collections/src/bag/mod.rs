@@ -7,20 +7,45 @@
 //!
 //! | method | how partitions meet |
 //! |---|---|
+//! | `map`, `try_map`, `filter`, `remove`, `flat_map`, `flatten`, `starmap`, `pluck`, `map_partitions`, `random_sample`, `concat` | not at all |
 //! | `count`, `collect`, `take` | at the client; `take` computes only as many partitions as it needs |
-//! | `fold`, `topk` | in a tree on the workers, 8 at a time, in order |
+//! | `fold`, `reduction`, `topk`, `min`, `max`, `sum`, `mean`, `var`, `std`, `any`, `all` | in a tree on the workers, 8 at a time ([`split_every`](Bag::split_every)), in order |
 //! | `foldby`, `frequencies`, `distinct` | first each partition by itself, then in a tree; with [`parts`](Bag::parts) above 1 each part of the keys in a tree of its own (a hash shuffle), for many distinct keys |
-//! | `join` | a hash shuffle into as many parts as the cluster has threads, or [`parts`](Bag::parts) |
+//! | `join`, `groupby` | a hash shuffle into as many parts as the cluster has threads, or [`parts`](Bag::parts); `groupby` into as many as there are partitions, if these are more |
+//! | `zip` | partition by partition |
+//! | `product` | each partition with each of the other bag |
+//! | `repartition` | neighbours in one task, or not at all |
+//! | `accumulate` | one after the other: a partition waits for the last state of the one before |
+//! | `choices`, `sample` | their counts at the client, then only the partitions that hold chosen items are computed again |
+//!
+//! A value that every call of a closure needs is a capture of it: `map(task!([factor: f64] |x: f64| x * factor))`. It goes to
+//! each worker once, not with each task.
 
+mod aggregate;
 mod error;
+mod meet;
+mod meet_tasks;
+#[cfg(test)]
+mod meet_tests;
+#[cfg(test)]
+mod operation_tests;
+mod places;
 mod plan;
+mod pluck;
+mod random;
+mod regroup;
 mod run;
+mod scalar;
 mod stage;
+mod steps;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use error::BagError;
+pub use pluck::{Field, Plucked};
+pub use scalar::{Number, Scalar};
 
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -36,7 +61,7 @@ use starling_runtime::value::{CodecError, Data};
 
 use crate::csv::{CsvError, CsvFiles, CsvOptions, Wanted};
 use plan::{End, Group, Plan, Source, Step};
-use run::{Attempts, ProgressHook, Run, names};
+use run::{Attempts, Only, ProgressHook, Run, names};
 use text::TextFiles;
 
 /// Items of type `T`, spread over a cluster. Cloning costs nothing; computing a clone computes everything again, unless
@@ -73,6 +98,7 @@ pub struct Bag<T> {
     /// A capture that could not be encoded; told when the bag is computed.
     problem: Option<CodecError>,
     parts: Option<u32>,
+    split_every: Option<usize>,
     progress: Option<ProgressHook>,
     item: PhantomData<fn() -> T>,
 }
@@ -84,6 +110,7 @@ impl<T> Clone for Bag<T> {
             plan: self.plan.clone(),
             problem: self.problem.clone(),
             parts: self.parts,
+            split_every: self.split_every,
             progress: self.progress.clone(),
             item: PhantomData,
         }
@@ -97,6 +124,7 @@ impl<T> Bag<T> {
             plan: Plan { source: Arc::new(source), steps: Vec::new() },
             problem: None,
             parts: None,
+            split_every: None,
             progress: None,
             item: PhantomData,
         }
@@ -112,11 +140,19 @@ impl<T> Bag<T> {
         Bag::from_source(cluster, Source::Kept(outputs))
     }
 
-    /// The next `foldby`, `frequencies`, `distinct` or `join` splits its keys into `parts` partitions.
+    /// The next `foldby`, `frequencies`, `distinct`, `join` or `groupby` splits its keys into `parts` partitions.
     ///
-    /// Each costs a task for every partition before it, so a few are enough: about the number of the cluster's threads.
+    /// Of the first three each costs a task for every partition before it, so a few are enough: about the number of the
+    /// cluster's threads. Of `join` and `groupby` each is one task, and should fit into memory.
     pub fn parts(mut self, parts: u32) -> Bag<T> {
         self.parts = Some(parts.max(1));
+        self
+    }
+
+    /// In the trees in which partitions meet, so many meet in one task, at least 2; 8 if it is not said. Fewer need less memory
+    /// at once, more need fewer tasks.
+    pub fn split_every(mut self, outputs: usize) -> Bag<T> {
+        self.split_every = Some(outputs);
         self
     }
 
@@ -128,18 +164,19 @@ impl<T> Bag<T> {
     }
 
     fn stepped<R>(self, function: Result<FnRef, CodecError>, step: fn(FnRef) -> Step) -> Bag<R> {
-        let Bag { cluster, mut plan, mut problem, parts, progress, .. } = self;
+        let Bag { cluster, mut plan, mut problem, parts, split_every, progress, .. } = self;
         match function {
             Ok(function) => plan.steps.push(step(function)),
             Err(error) => problem = problem.or(Some(error)),
         }
-        Bag { cluster, plan, problem, parts, progress, item: PhantomData }
+        Bag { cluster, plan, problem, parts, split_every, progress, item: PhantomData }
     }
 
     fn regrouped<R>(self, source: Result<Source, CodecError>) -> Bag<R> {
         let mut bag = Bag::from_source(&self.cluster, Source::Items(Vec::new()));
         bag.problem = self.problem;
         bag.progress = self.progress;
+        bag.split_every = self.split_every;
         match source {
             Ok(source) => bag.plan.source = Arc::new(source),
             Err(error) => bag.problem = bag.problem.or(Some(error)),
@@ -150,7 +187,7 @@ impl<T> Bag<T> {
     fn run(&self) -> Result<Run<'_>, BagError> {
         match &self.problem {
             Some(error) => Err(error.clone().into()),
-            None => Ok(Run::new(&self.cluster, self.progress.clone())),
+            None => Ok(Run::new(&self.cluster, self.progress.clone()).with_fan_in(self.split_every)),
         }
     }
 
@@ -167,7 +204,7 @@ impl<T> Bag<T> {
 
     async fn computed_once(&self, end: &End) -> Result<Vec<Buckets>, BagError> {
         let mut run = self.run()?;
-        let outputs = run.lower(&self.plan, end, None).await?;
+        let outputs = run.lower(&self.plan, end, &Only::All).await?;
         run.gather(outputs).await
     }
 
@@ -184,8 +221,8 @@ impl<T> Bag<T> {
 
     async fn met_once(&self, end: &End, meet: &End) -> Result<Option<Buckets>, BagError> {
         let mut run = self.run()?;
-        let outputs = run.lower(&self.plan, end, None).await?;
-        let Some(output) = run.stage_tree(outputs, meet) else { return Ok(None) };
+        let outputs = run.lower(&self.plan, end, &Only::All).await?;
+        let Some(output) = run.stage_tree(outputs, &[], meet) else { return Ok(None) };
         Ok(run.gather(vec![output]).await?.pop())
     }
 
@@ -255,25 +292,6 @@ impl<T: Data> Bag<T> {
         self.stepped(f.reference(), Step::FlatMap)
     }
 
-    /// Each partition's items go into a state that begins as `zero`, in order; the partitions' states are combined, in
-    /// order. `zero` is used once a partition, so it must not change a state that it is combined with.
-    pub async fn fold<S: Data, P: Param<Item = T>, Q: Param<Item = S>>(
-        &self,
-        zero: S,
-        op: TaskFn<(S, P), S>,
-        combine: TaskFn<(S, Q), S>,
-    ) -> Result<S, BagError> {
-        let end = End::Fold { op: op.reference()?, zero: Some(encode_zero(&zero)?) };
-        let meet = End::Fold { op: combine.reference()?, zero: None };
-        match self.met(&end, &meet).await? {
-            None => Ok(zero),
-            Some(state) => {
-                let mut states = items(&state).map_err(BagError::Items)?;
-                states.pop().ok_or_else(|| BagError::Items(damaged("a fold has no state")))
-            }
-        }
-    }
-
     /// A [`fold`](Bag::fold) for each key. The keys come in no promised order, but always in the same. They are
     /// [compared](#comparing-keys) by their encoding.
     pub fn foldby<U, K, S, P, Q>(
@@ -318,51 +336,6 @@ impl<T: Data> Bag<T> {
         self.regrouped(Ok(Source::Grouped { input, group: Group::Distinct, parts }))
     }
 
-    /// Each item with each item of `other` that has the same key. The pairs come in no promised order. Keys are
-    /// [compared](#comparing-keys) by their encoding.
-    pub fn join<B, U, V, K>(
-        self,
-        other: Bag<B>,
-        key: TaskFn<(Ref<U>,), K>,
-        other_key: TaskFn<(Ref<V>,), K>,
-    ) -> Bag<(T, B)>
-    where
-        B: Data,
-        U: ToOwned<Owned = T> + ?Sized + 'static,
-        V: ToOwned<Owned = B> + ?Sized + 'static,
-        K: Data + Eq + Hash,
-    {
-        let parts = self.parts.unwrap_or_else(|| self.cluster.nthreads().max(1));
-        let left = self.plan.clone();
-        let problem = other.problem;
-        let keys = || match problem {
-            Some(problem) => Err(problem),
-            None => Ok((key.reference()?, other_key.reference()?)),
-        };
-        let keys = keys();
-        self.regrouped(keys.map(|(left_key, right_key)| Source::Joined {
-            left,
-            right: other.plan,
-            left_key,
-            right_key,
-            parts,
-        }))
-    }
-
-    /// The `k` items with the largest keys, largest first, of equals the earliest first. For the smallest let the key be
-    /// a [`Reverse`](std::cmp::Reverse).
-    pub async fn topk<U, K>(&self, k: usize, key: TaskFn<(Ref<U>,), K>) -> Result<Vec<T>, BagError>
-    where
-        U: ToOwned<Owned = T> + ?Sized + 'static,
-        K: Ord + 'static,
-    {
-        let end = End::TopK { key: key.reference()?, limit: k as u64 };
-        match self.met(&end, &end).await? {
-            None => Ok(Vec::new()),
-            Some(largest) => items(&largest).map_err(BagError::Items),
-        }
-    }
-
     /// All items, in order.
     pub async fn collect(&self) -> Result<Vec<T>, BagError> {
         let outputs = self.computed(&End::Collect { limit: u64::MAX }).await?;
@@ -388,16 +361,16 @@ impl<T: Data> Bag<T> {
 
     async fn take_once(&self, count: usize) -> Result<Vec<T>, BagError> {
         let mut run = self.run()?;
-        let partitions = run.partitions(&self.plan).await?;
         let mut first = Vec::new();
-        if partitions == 0 || count == 0 {
+        if count == 0 {
             return Ok(first);
         }
         let plan = run.settled(&self.plan).await?;
+        let partitions = run.partitions(&plan).await?;
         let (mut at, mut together) = (0, 1);
         while at < partitions && first.len() < count {
             let end = End::Collect { limit: (count - first.len()) as u64 };
-            let outputs = run.lower(&plan, &end, Some(at..at + together)).await?;
+            let outputs = run.lower(&plan, &end, &Only::Range(at..at + together)).await?;
             for (output, partition) in run.gather(outputs).await?.iter().zip(at..) {
                 first.extend(self.taken(partition, output).await?);
             }
@@ -424,13 +397,13 @@ impl<T: Data> Bag<T> {
         if self.untyped_rows().is_some() {
             return Err(BagError::Untyped);
         }
-        self.run()?.lower(&self.plan, &End::Collect { limit: u64::MAX }, None).await
+        self.run()?.lower(&self.plan, &End::Collect { limit: u64::MAX }, &Only::All).await
     }
 
     /// The files and columns, if the items are records that no closure has given a type.
     fn untyped_rows(&self) -> Option<(&CsvFiles, Wanted)> {
         match &*self.plan.source {
-            Source::Csv { files, wanted } if self.plan.steps.is_empty() => Some((files, *wanted)),
+            Source::Csv { files, wanted } if self.plan.is_untyped() => Some((files, *wanted)),
             _ => None,
         }
     }

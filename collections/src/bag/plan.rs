@@ -8,7 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use starling_runtime::task::Future;
 use starling_runtime::task::items::{Buckets, FnRef, ItemBlock};
+use starling_runtime::value::Value;
 
+use super::pluck::Pluck;
+use super::summary::Summary;
 use super::text::{TextFiles, TextRange};
 use crate::csv::{CsvFiles, FileStamp, Range, Wanted};
 
@@ -17,6 +20,14 @@ use crate::csv::{CsvFiles, FileStamp, Range, Wanted};
 pub(crate) struct Plan {
     pub(crate) source: Arc<Source>,
     pub(crate) steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether the items are records of files that no closure has given a type, so that only the client knows it.
+    pub(crate) fn is_untyped(&self) -> bool {
+        let is_closure = |step: &Step| !matches!(step, Step::Sample(_));
+        matches!(&*self.source, Source::Csv { .. }) && !self.steps.iter().any(is_closure)
+    }
 }
 
 /// Where items come from.
@@ -33,6 +44,29 @@ pub(crate) enum Source {
     Grouped { input: Plan, group: Group, parts: u32 },
     /// The pairs of two bags' items with equal keys, in so many partitions.
     Joined { left: Plan, right: Plan, left_key: FnRef, right_key: FnRef, parts: u32 },
+    /// The values of other tasks, each a partition of one item.
+    Values(Vec<Future<Value>>),
+    /// The items of each key together, in so many partitions, or as many as the input has if these are more and it may grow.
+    Gathered { input: Plan, key: FnRef, parts: u32, grows: bool },
+    /// The pairs of two bags' items at the same places.
+    Zipped { left: Plan, right: Plan },
+    /// Each item of one with each of the other.
+    Product { left: Plan, right: Plan },
+    /// One after the other.
+    Concat(Vec<Plan>),
+    /// The same items in other partitions.
+    Repartitioned { input: Plan, to: Target },
+    /// The states of a running fold.
+    Accumulated { input: Plan, op: FnRef, initial: Option<Vec<u8>> },
+}
+
+/// How items are to be partitioned.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// In so many partitions.
+    Count(usize),
+    /// In partitions of at most about so many bytes.
+    Bytes(u64),
 }
 
 /// How items are grouped. There is one in a plan's node, so its size does not matter.
@@ -50,6 +84,49 @@ pub(crate) enum Step {
     Filter(FnRef),
     FlatMap(FnRef),
     TryMap(FnRef),
+    Remove(FnRef),
+    Starmap(FnRef),
+    /// A list of a partition's items becomes a list of items.
+    Partitions(FnRef),
+    /// A list of a partition's items becomes one item.
+    Reduce(FnRef),
+    Flatten,
+    Pluck(Pluck),
+    Sample(Sample),
+}
+
+impl Step {
+    /// The closure that it runs.
+    pub(crate) fn function(&self) -> Option<&FnRef> {
+        match self {
+            Step::Map(function)
+            | Step::Filter(function)
+            | Step::FlatMap(function)
+            | Step::TryMap(function)
+            | Step::Remove(function)
+            | Step::Starmap(function)
+            | Step::Partitions(function)
+            | Step::Reduce(function) => Some(function),
+            Step::Flatten | Step::Pluck(_) | Step::Sample(_) => None,
+        }
+    }
+
+    /// The step as it is done where the first partition has the number `base` in the bag that it was made for.
+    pub(crate) fn numbered_from(&self, base: u64) -> Step {
+        match self {
+            Step::Sample(sample) => Step::Sample(Sample { first: sample.first + base, ..sample.clone() }),
+            other => other.clone(),
+        }
+    }
+}
+
+/// Lets through items at random.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) probability: f64,
+    pub(crate) seed: u64,
+    /// The number of the first partition.
+    pub(crate) first: u64,
 }
 
 /// What a stage's tasks all do with their partitions: take the items through the steps, and make something of them at
@@ -63,16 +140,32 @@ pub(crate) struct Program {
 impl Program {
     /// Size in bytes of the values that it carries.
     pub(crate) fn nbytes(&self) -> u64 {
-        let step = |step: &Step| match step {
-            Step::Map(f) | Step::Filter(f) | Step::FlatMap(f) | Step::TryMap(f) => f.captures.nbytes(),
-        };
+        let step = |step: &Step| step.function().map_or(0, |function| function.captures.nbytes());
+        let optional = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let end = match &self.end {
-            End::Count | End::Collect { .. } | End::Frequencies { .. } => 0,
-            End::Fold { op, zero } => op.captures.nbytes() + zero.as_ref().map_or(0, |zero| zero.len() as u64),
+            End::Count | End::Collect { .. } | End::Frequencies { .. } | End::Places | End::Summary(_) => 0,
+            End::Fold { op, zero } => op.captures.nbytes() + optional(zero),
+            End::Scan { op, initial } => op.captures.nbytes() + optional(initial),
             End::FoldBy { key, zero, op, .. } => key.captures.nbytes() + zero.len() as u64 + op.captures.nbytes(),
             End::Partition { key, .. } | End::TopK { key, .. } => key.captures.nbytes(),
         };
         self.steps.iter().map(step).sum::<u64>() + end
+    }
+}
+
+/// What one of a stage's tasks does that the others do not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Share {
+    pub(crate) source: StageSource,
+    /// The number of the partition in the stage.
+    pub(crate) number: u64,
+    /// The places that [`End::Places`] keeps, in order.
+    pub(crate) places: Vec<u64>,
+}
+
+impl From<StageSource> for Share {
+    fn from(source: StageSource) -> Share {
+        Share { source, number: 0, places: Vec::new() }
     }
 }
 
@@ -117,6 +210,12 @@ pub(crate) enum End {
     Partition { key: FnRef, buckets: u32 },
     /// Those with the largest keys.
     TopK { key: FnRef, limit: u64 },
+    /// Those at the places of the task's share.
+    Places,
+    /// A number about them.
+    Summary(Summary),
+    /// Each state of a fold; the task goes on from the last state of the partition before.
+    Scan { op: FnRef, initial: Option<Vec<u8>> },
 }
 
 /// How keyed outputs of several tasks become one.

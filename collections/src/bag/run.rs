@@ -1,5 +1,7 @@
 //! From a plan to tasks: which stages there are, how their outputs meet, and how far they are.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -7,14 +9,15 @@ use futures::future::{BoxFuture, Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 use starling_actors::Cluster;
 use starling_core::failure::{FailureCause, TaskFailure};
-use starling_runtime::task::items::{Buckets, FnRef, ItemBlock};
+use starling_runtime::task::items::{Buckets, ItemBlock};
 use starling_runtime::task::{ArgList, Call, ClientError, Future, IntoArg};
 
 use super::BagError;
-use super::plan::{CsvRange, End, Group, MergeSpec, Plan, Program, Source, StageSource, Step};
-use super::stage::{join_call, merge_call, pick, program, stage_call};
+use super::meet_tasks::pick;
+use super::plan::{CsvRange, End, Group, MergeSpec, Plan, Program, Share, Source, StageSource, Step};
+use super::stage::{merge_call, program, stage_call, value_call};
 
-/// How many outputs meet in one task of a tree.
+/// How many outputs meet in one task of a tree, unless it is said.
 const FAN_IN: usize = 8;
 
 /// A block of the client's own items up to so many bytes rides in its task's arguments.
@@ -73,6 +76,48 @@ impl IntoArg<Program> for &SharedProgram {
     }
 }
 
+/// Which partitions are computed.
+#[derive(Clone)]
+pub(crate) enum Only {
+    All,
+    /// Those of these numbers.
+    Range(Range<usize>),
+    /// Those of these numbers, and what [`End::Places`] keeps of each.
+    Places(BTreeMap<usize, Vec<u64>>),
+}
+
+impl Only {
+    pub(crate) fn has(&self, number: usize) -> bool {
+        match self {
+            Only::All => true,
+            Only::Range(range) => range.contains(&number),
+            Only::Places(places) => places.contains_key(&number),
+        }
+    }
+
+    /// The same of a plan whose `count` partitions have the numbers from `base` on in the whole.
+    pub(crate) fn within(&self, base: usize, count: usize) -> Only {
+        match self {
+            Only::All => Only::All,
+            Only::Range(range) => Only::Range(range.start.saturating_sub(base)..range.end.saturating_sub(base)),
+            Only::Places(places) => {
+                let here = places.range(base..base + count);
+                Only::Places(here.map(|(number, places)| (number - base, places.clone())).collect())
+            }
+        }
+    }
+
+    /// The shares of these sources, in order.
+    fn shares(&self, sources: impl IntoIterator<Item = StageSource>) -> Vec<Share> {
+        let numbered = sources.into_iter().enumerate().filter(|(number, _)| self.has(*number));
+        let share = |(number, source)| {
+            let places = if let Only::Places(places) = self { places.get(&number).cloned() } else { None };
+            Share { source, number: number as u64, places: places.unwrap_or_default() }
+        };
+        numbered.map(share).collect()
+    }
+}
+
 /// Told how many of how many tasks are done.
 pub(crate) type ProgressHook = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
@@ -80,16 +125,27 @@ pub(crate) type ProgressHook = Arc<dyn Fn(usize, usize) + Send + Sync>;
 pub(crate) struct Run<'a> {
     cluster: &'a Cluster,
     progress: Option<ProgressHook>,
+    fan_in: usize,
     /// The tasks submitted, held until they are done, if somebody wants to know how far they are.
     watched: Vec<Future<Buckets>>,
 }
 
 impl<'a> Run<'a> {
     pub(crate) fn new(cluster: &'a Cluster, progress: Option<ProgressHook>) -> Run<'a> {
-        Run { cluster, progress, watched: Vec::new() }
+        Run { cluster, progress, fan_in: FAN_IN, watched: Vec::new() }
     }
 
-    fn submit(&mut self, call: Call<Buckets>) -> Future<Buckets> {
+    /// With trees in which so many outputs meet in a task; at least two do.
+    pub(crate) fn with_fan_in(mut self, fan_in: Option<usize>) -> Run<'a> {
+        self.fan_in = fan_in.unwrap_or(FAN_IN).max(2);
+        self
+    }
+
+    pub(crate) fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    pub(crate) fn submit(&mut self, call: Call<Buckets>) -> Future<Buckets> {
         let future = self.cluster.submit(call);
         if self.progress.is_some() {
             self.watched.push(future.clone());
@@ -107,70 +163,79 @@ impl<'a> Run<'a> {
         SharedProgram::Sent(self.cluster.submit(program::task(own)))
     }
 
-    /// How many partitions the plan has, if that is known without asking the cluster for more than its files.
-    pub(crate) async fn partitions(&mut self, plan: &Plan) -> Result<usize, BagError> {
-        Ok(match &*plan.source {
-            Source::Csv { files, .. } => files.scan().await?.files.iter().map(|(_, split)| split.ranges.len()).sum(),
-            Source::Text(files) => files.ranges(self.cluster).await?.len(),
-            Source::Items(blocks) => blocks.len(),
-            Source::Kept(futures) => futures.len(),
-            Source::Grouped { parts, .. } | Source::Joined { parts, .. } => *parts as usize,
-        })
-    }
-
-    /// Submits the plan's tasks, partitions `only` if that is given: the outputs of its last stage, in order.
+    /// Submits the plan's tasks for the partitions `only`: the outputs of its last stage, in order.
     pub(crate) fn lower<'b>(
         &'b mut self,
         plan: &'b Plan,
         end: &'b End,
-        only: Option<std::ops::Range<usize>>,
+        only: &'b Only,
     ) -> BoxFuture<'b, Result<Vec<Future<Buckets>>, BagError>> {
         Box::pin(async move {
-            let only = only.unwrap_or(0..usize::MAX);
-            let (skip, take) = (only.start, only.len());
             let inputs = match &*plan.source {
                 Source::Csv { .. } | Source::Text(_) => {
                     let sources = self.file_ranges(plan, end).await?;
                     let program = self.program(&plan.steps, end);
-                    let sources = sources.into_iter().skip(skip).take(take);
-                    let calls = sources.map(|source| stage_call(source, &program, Vec::<Arc<Buckets>>::new()));
+                    let shares = only.shares(sources).into_iter();
+                    let calls = shares.map(|share| stage_call(share, &program, Vec::<Arc<Buckets>>::new()));
                     return Ok(calls.map(|call| self.submit(call)).collect());
                 }
                 Source::Items(blocks) => {
                     let program = self.program(&plan.steps, end);
                     let mut futures = Vec::new();
-                    for block in blocks.iter().skip(skip).take(take) {
-                        futures.push(self.block_stage(block, &program).await?);
+                    for share in only.shares(blocks.iter().map(|_| StageSource::Inputs)) {
+                        let block = &blocks[share.number as usize];
+                        futures.push(self.block_stage(block, share, &program).await?);
                     }
                     return Ok(futures);
+                }
+                Source::Values(values) => {
+                    let program = self.program(&plan.steps, end);
+                    let shares = only.shares(values.iter().map(|_| StageSource::Inputs)).into_iter();
+                    let calls = shares.map(|share| {
+                        let value = values[share.number as usize].clone();
+                        value_call(share, &program, value)
+                    });
+                    return Ok(calls.map(|call| self.submit(call)).collect());
+                }
+                Source::Concat(plans) => return self.concat(plans, &plan.steps, end, only).await,
+                Source::Zipped { left, right } => {
+                    let inputs = self.zipped(left, right, only).await?;
+                    return Ok(self.staged(inputs, plan, end, only));
+                }
+                Source::Product { left, right } => {
+                    let inputs = self.product(left, right, only).await?;
+                    return Ok(self.staged(inputs, plan, end, only));
                 }
                 Source::Kept(futures) => futures.clone(),
                 Source::Grouped { input, group, parts } => self.grouped(input, group, *parts).await?,
                 Source::Joined { left, right, left_key, right_key, parts } => {
-                    let left = self.partitioned(left, left_key, *parts).await?;
-                    let right = self.partitioned(right, right_key, *parts).await?;
-                    left.into_iter().zip(right).map(|(left, right)| self.submit(join_call(left, right))).collect()
+                    self.joined((left, left_key), (right, right_key), *parts).await?
                 }
+                Source::Gathered { input, key, parts, grows } => self.gathered(input, key, *parts, *grows).await?,
+                Source::Repartitioned { input, to } => self.repartitioned(input, *to).await?,
+                Source::Accumulated { input, op, initial } => self.accumulated(input, op, initial).await?,
             };
-            let inputs = inputs.into_iter().skip(skip).take(take);
-            if plan.steps.is_empty() && matches!(end, End::Collect { limit: u64::MAX }) {
-                // They are what is asked for already.
-                return Ok(inputs.collect());
-            }
-            let program = self.program(&plan.steps, end);
-            let calls = inputs.map(|input| stage_call(StageSource::Inputs, &program, vec![input]));
-            Ok(calls.map(|call| self.submit(call)).collect())
+            let inputs = inputs.into_iter().enumerate().filter(|(number, _)| only.has(*number));
+            let inputs = inputs.map(|(_, input)| input).collect();
+            Ok(self.staged(inputs, plan, end, only))
         })
     }
 
-    /// The plan with its grouping or join submitted, so that it is computed once however often the plan is lowered.
-    pub(crate) async fn settled(&mut self, plan: &Plan) -> Result<Plan, BagError> {
-        if !matches!(&*plan.source, Source::Grouped { .. } | Source::Joined { .. }) {
-            return Ok(plan.clone());
+    /// The plan's steps over outputs, which are those of the partitions `only`.
+    fn staged(&mut self, inputs: Vec<Future<Buckets>>, plan: &Plan, end: &End, only: &Only) -> Vec<Future<Buckets>> {
+        if plan.steps.is_empty() && matches!(end, End::Collect { limit: u64::MAX }) {
+            // They are what is asked for already.
+            return inputs;
         }
-        let source = Plan { source: plan.source.clone(), steps: Vec::new() };
-        let outputs = self.lower(&source, &End::Collect { limit: u64::MAX }, None).await?;
-        Ok(Plan { source: Arc::new(Source::Kept(outputs)), steps: plan.steps.clone() })
+        let program = self.program(&plan.steps, end);
+        let last = match only {
+            Only::All => inputs.len(),
+            Only::Range(range) => range.start.saturating_add(inputs.len()),
+            Only::Places(places) => places.last_key_value().map_or(0, |(number, _)| number + 1),
+        };
+        let shares = only.shares((0..last).map(|_| StageSource::Inputs));
+        let calls = shares.into_iter().zip(inputs).map(|(share, input)| stage_call(share, &program, vec![input]));
+        calls.map(|call| self.submit(call)).collect()
     }
 
     async fn file_ranges(&self, plan: &Plan, end: &End) -> Result<Vec<StageSource>, BagError> {
@@ -204,13 +269,18 @@ impl<'a> Run<'a> {
     }
 
     /// A stage over the client's own items: small ones ride along, others are put into the cluster first.
-    async fn block_stage(&mut self, block: &ItemBlock, program: &SharedProgram) -> Result<Future<Buckets>, BagError> {
+    async fn block_stage(
+        &mut self,
+        block: &ItemBlock,
+        share: Share,
+        program: &SharedProgram,
+    ) -> Result<Future<Buckets>, BagError> {
         let buckets = Buckets::one(block.clone());
         if block.nbytes() <= INLINE_BYTES_MAX {
-            return Ok(self.submit(stage_call(StageSource::Inputs, program, vec![Arc::new(buckets)])));
+            return Ok(self.submit(stage_call(share, program, vec![Arc::new(buckets)])));
         }
         let input = self.cluster.scatter(buckets).await?;
-        Ok(self.submit(stage_call(StageSource::Inputs, program, vec![input])))
+        Ok(self.submit(stage_call(share, program, vec![input])))
     }
 
     /// Groups by key: on the workers, then either all keys in one tree, or each part of the keys in a tree of its own.
@@ -227,24 +297,12 @@ impl<'a> Run<'a> {
                 (End::Frequencies { buckets: parts, counted: false }, MergeSpec::Frequencies { counted: false })
             }
         };
-        let outputs = self.lower(input, &end, None).await?;
+        let outputs = self.lower(input, &end, &Only::All).await?;
         let parts = self.picked(outputs, parts);
         Ok(parts
             .into_iter()
             .filter_map(|outputs| self.tree(outputs, |run, inputs| run.submit(merge_call(merge.clone(), inputs))))
             .collect())
-    }
-
-    /// The items of `plan` with their keys, split by key: for each part the outputs that hold it.
-    async fn partitioned(
-        &mut self,
-        plan: &Plan,
-        key: &FnRef,
-        parts: u32,
-    ) -> Result<Vec<Vec<Future<Buckets>>>, BagError> {
-        let end = End::Partition { key: key.clone(), buckets: parts };
-        let outputs = self.lower(plan, &end, None).await?;
-        Ok(self.picked(outputs, parts))
     }
 
     /// Each bucket of each output by itself, grouped by bucket.
@@ -264,16 +322,21 @@ impl<'a> Run<'a> {
         mut meet: impl FnMut(&mut Run<'a>, Vec<Future<Buckets>>) -> Future<Buckets>,
     ) -> Option<Future<Buckets>> {
         while outputs.len() > 1 {
-            outputs = outputs.chunks(FAN_IN).map(|few| meet(self, few.to_vec())).collect();
+            outputs = outputs.chunks(self.fan_in).map(|few| meet(self, few.to_vec())).collect();
         }
         outputs.pop()
     }
 
-    /// Outputs meet in stages with this end.
-    pub(crate) fn stage_tree(&mut self, outputs: Vec<Future<Buckets>>, end: &End) -> Option<Future<Buckets>> {
+    /// Outputs meet in stages with these steps and this end.
+    pub(crate) fn stage_tree(
+        &mut self,
+        outputs: Vec<Future<Buckets>>,
+        steps: &[Step],
+        end: &End,
+    ) -> Option<Future<Buckets>> {
         let mut program = None;
         self.tree(outputs, |run, inputs| {
-            let program = program.get_or_insert_with(|| run.program(&[], end));
+            let program = program.get_or_insert_with(|| run.program(steps, end));
             run.submit(stage_call(StageSource::Inputs, &*program, inputs))
         })
     }

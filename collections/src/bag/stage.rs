@@ -5,24 +5,34 @@ use std::sync::Arc;
 use csv::ByteRecord;
 use starling_core::failure::FailureCause;
 use starling_macros::task;
+use starling_runtime::parts::Parts;
 use starling_runtime::task::items::{
-    AnySink, BlockBuilder, Bucket, Buckets, Collect, Count, FnRef, Frequencies, ItemFns, KeyTable, PairSink, RawSink,
-    Row, Stop, Through,
+    AnySink, Buckets, Collect, Count, FnRef, FoldFns, Frequencies, Gate, ItemType, KeyFns, PairSink, RawSink, Row,
+    Stop, Through,
 };
 use starling_runtime::task::{Call, Entries, Future, IntoArg, Linked, TaskArgs, TaskDef, inventory};
 use starling_runtime::value::Value;
 
-use super::plan::{CsvRange, End, MergeSpec, Program, StageSource, Step};
+use super::places::{Gated, Places};
+use super::plan::{CsvRange, End, MergeSpec, Program, Share, StageSource, Step};
+use super::pluck::Pluck;
+use super::summary::summary_sink;
 use super::text::{LineStop, TextRange};
 use crate::csv::{Columns, CsvError, FileStamp, fault, first_fault, open_records};
 
-/// Runs a program over one partition. `inputs` are its items if the source says so.
+/// Runs a program over one partition. `inputs` are its items if the source says so. The output of a program that splits
+/// items by key is `Parts` of `Buckets`, for tasks that take one part each.
 pub(crate) fn stage_call(
-    source: StageSource,
+    share: impl Into<Share>,
     program: impl IntoArg<Program>,
     inputs: impl IntoArg<Vec<Arc<Buckets>>>,
 ) -> Call<Buckets> {
-    Call::new(&STAGE).arg::<StageSource>(source).arg::<Program>(program).arg::<Vec<Arc<Buckets>>>(inputs)
+    Call::new(&STAGE).arg::<Share>(share.into()).arg::<Program>(program).arg::<Vec<Arc<Buckets>>>(inputs)
+}
+
+/// Runs a program over a value, which is its one item.
+pub(crate) fn value_call(share: Share, program: impl IntoArg<Program>, value: Future<Value>) -> Call<Buckets> {
+    Call::new(&VALUE).arg::<Share>(share).arg::<Program>(program).arg::<Value>(value)
 }
 
 /// Merges keyed outputs.
@@ -30,19 +40,32 @@ pub(crate) fn merge_call(spec: MergeSpec, inputs: Vec<Future<Buckets>>) -> Call<
     Call::new(&MERGE).arg::<MergeSpec>(spec).arg::<Vec<Arc<Buckets>>>(inputs)
 }
 
-/// Joins two lists of keyed outputs by key.
-pub(crate) fn join_call(left: Vec<Future<Buckets>>, right: Vec<Future<Buckets>>) -> Call<Buckets> {
-    Call::new(&JOIN).arg::<Vec<Arc<Buckets>>>(left).arg::<Vec<Arc<Buckets>>>(right)
-}
-
-// These three fail with causes of their own, which the attribute cannot say.
+// These fail with causes of their own, which the attribute cannot say.
 static STAGE: TaskDef = TaskDef {
     name: concat!(module_path!(), "::stage"),
-    signature: "(StageSource,Program,Vec<Buckets>) -> Buckets",
+    signature: "(Share,Program,Vec<Buckets>) -> Buckets",
+    version: 1,
+    json: None,
+    entries: || {
+        value_entries(|args| {
+            let (share, program) = (args.shared::<Share>(0)?, args.shared::<Program>(1)?);
+            let inputs = args.list_shared(2)?;
+            output(&program, |sink| feed(sink, &share.source, &inputs), &share)
+        })
+    },
+};
+
+static VALUE: TaskDef = TaskDef {
+    name: concat!(module_path!(), "::value"),
+    signature: "(Share,Program,Value) -> Buckets",
     version: 0,
     json: None,
     entries: || {
-        entries(|args| stage(&*args.shared::<StageSource>(0)?, &*args.shared::<Program>(1)?, &args.list_shared(2)?))
+        value_entries(|args| {
+            let (share, program) = (args.shared::<Share>(0)?, args.shared::<Program>(1)?);
+            let value = args.value(2)?;
+            output(&program, |sink| ended(sink.push_value(&value)), &share)
+        })
     },
 };
 
@@ -54,26 +77,16 @@ static MERGE: TaskDef = TaskDef {
     entries: || entries(|args| merge(&*args.shared::<MergeSpec>(0)?, &args.list_shared(1)?)),
 };
 
-static JOIN: TaskDef = TaskDef {
-    name: concat!(module_path!(), "::join"),
-    signature: "(Vec<Buckets>,Vec<Buckets>) -> Buckets",
-    version: 0,
-    json: None,
-    entries: || entries(|args| join(&args.list_shared(0)?, &args.list_shared(1)?)),
-};
-
 inventory::submit! { Linked(&STAGE) }
+inventory::submit! { Linked(&VALUE) }
 inventory::submit! { Linked(&MERGE) }
-inventory::submit! { Linked(&JOIN) }
 
-fn entries(run: fn(&mut TaskArgs) -> Result<Buckets, FailureCause>) -> Entries {
+pub(super) fn entries(run: fn(&mut TaskArgs) -> Result<Buckets, FailureCause>) -> Entries {
     Entries { call: Arc::new(move |args| run(args).map(Value::live)), items: None }
 }
 
-/// One bucket of a split output, so that its reader need not fetch the others.
-#[task(crate = starling_runtime, json = false)]
-pub(crate) fn pick(buckets: &Buckets, number: u32) -> Buckets {
-    Buckets(buckets.0.get(number as usize).cloned().into_iter().collect())
+fn value_entries(run: fn(&mut TaskArgs) -> Result<Value, FailureCause>) -> Entries {
+    Entries { call: Arc::new(run), items: None }
 }
 
 /// A program with large captures, so that a worker gets it once and not with each of its stage's tasks.
@@ -82,91 +95,161 @@ pub(crate) fn program(program: Program) -> Program {
     program
 }
 
-fn stage(source: &StageSource, program: &Program, inputs: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
-    let mut sink = chain(&program.steps, &program.end)?;
-    match source {
-        StageSource::Inputs => ended(feed_inputs(&mut *sink, inputs))?,
-        StageSource::Csv(range) => feed_csv(&mut *sink, range)?,
-        StageSource::Text(range) => feed_text(&mut *sink, range)?,
-    }
-    sink.finish()
+/// What the program makes of the items that `feed` gives.
+fn output(
+    program: &Program,
+    feed: impl FnOnce(&mut dyn RawSink) -> Result<(), FailureCause>,
+    share: &Share,
+) -> Result<Value, FailureCause> {
+    let mut sink = chain(&program.steps, &program.end, share)?;
+    feed(&mut *sink)?;
+    let buckets = sink.finish()?;
+    Ok(match program.end {
+        End::Partition { .. } => Value::live(Parts::live(buckets.0.into_iter().map(|bucket| Buckets(vec![bucket])))),
+        _ => Value::live(buckets),
+    })
 }
 
-/// A sink under construction: what comes next takes encoded items, or items of a type.
+fn feed(sink: &mut dyn RawSink, source: &StageSource, inputs: &[Arc<Buckets>]) -> Result<(), FailureCause> {
+    match source {
+        StageSource::Inputs => ended(feed_inputs(sink, inputs)),
+        StageSource::Csv(range) => feed_csv(sink, range),
+        StageSource::Text(range) => feed_text(sink, range),
+    }
+}
+
+/// A sink under construction: what comes next.
 enum Next {
+    /// It takes encoded items.
     Raw(Box<dyn RawSink>),
-    Typed(AnySink),
+    /// It takes items of a type.
+    Typed(AnySink, ItemType),
+    /// It takes the encoded elements of items, of those that all gates let through.
+    Elements(Box<dyn RawSink>, Vec<Gate>),
+}
+
+impl Next {
+    /// As a sink of items of this type, which the step before gives.
+    fn of(self, items: ItemType) -> Result<AnySink, FailureCause> {
+        match self {
+            Next::Raw(raw) => Ok(items.encode(raw)),
+            Next::Typed(typed, _) => Ok(typed),
+            Next::Elements(raw, gates) => {
+                gates.into_iter().try_fold(items.elements(raw), |sink, gate| items.gate(sink, gate))
+            }
+        }
+    }
+
+    /// As a sink of encoded items.
+    fn raw(self) -> Result<Box<dyn RawSink>, FailureCause> {
+        match self {
+            Next::Raw(raw) => Ok(raw),
+            Next::Typed(typed, items) => items.decode(typed),
+            Next::Elements(..) => Err(FailureCause::Error {
+                message: "what is to be flattened has no type on the workers: put a map(task!(|list: Vec<_>| list)), with the \
+                          items' type, before flatten"
+                    .into(),
+                sources: Vec::new(),
+            }),
+        }
+    }
+
+    /// Reached only by the items that the gate lets through.
+    fn gated(self, gate: Gate) -> Result<Next, FailureCause> {
+        Ok(match self {
+            Next::Raw(next) => Next::Raw(Box::new(Gated { gate, next })),
+            Next::Typed(typed, items) => Next::Typed(items.gate(typed, gate)?, items),
+            Next::Elements(raw, mut gates) => {
+                gates.push(gate);
+                Next::Elements(raw, gates)
+            }
+        })
+    }
 }
 
 /// The whole chain, from its end to its start, as a sink of what the source gives.
-fn chain(steps: &[Step], end: &End) -> Result<Box<dyn RawSink>, FailureCause> {
-    let (mut next, mut head) = end_sink(end)?;
-    for step in steps.iter().rev() {
-        let (function, through) = through(step)?;
-        let typed = match next {
-            Next::Raw(raw) => (through.encode)(raw),
-            Next::Typed(typed) => typed,
+fn chain(steps: &[Step], end: &End, share: &Share) -> Result<Box<dyn RawSink>, FailureCause> {
+    let mut next = end_sink(end, share)?;
+    for (number, step) in steps.iter().enumerate().rev() {
+        next = match step {
+            Step::Flatten => Next::Elements(next.raw()?, Vec::new()),
+            Step::Sample(sample) => next.gated(sample.gate(share.number, number))?,
+            Step::Pluck(pluck) => Next::Typed(pluck.open(next.of(pluck.gives())?)?, Pluck::takes()),
+            closure => {
+                let (function, through) = through(closure)?;
+                Next::Typed((through.open)(&function.captures, next.of(through.gives)?)?, through.takes)
+            }
         };
-        next = Next::Typed((through.open)(&function.captures, typed)?);
-        head = Some(function.resolve()?);
     }
-    match (next, head) {
-        (Next::Raw(raw), _) => Ok(raw),
-        (Next::Typed(typed), Some(ItemFns { decode: Some(decode), .. })) => decode(typed),
-        (Next::Typed(_), _) => Err(unable("take items")),
-    }
+    next.raw()
 }
 
-/// The last sink, and the function whose items it takes, if it has one.
-fn end_sink(end: &End) -> Result<(Next, Option<&'static ItemFns>), FailureCause> {
-    let raw = |sink: Box<dyn RawSink>| Ok((Next::Raw(sink), None));
+/// The last sink.
+fn end_sink(end: &End, share: &Share) -> Result<Next, FailureCause> {
+    let raw = |sink: Box<dyn RawSink>| Ok(Next::Raw(sink));
     match end {
         End::Count => raw(Box::<Count>::default()),
         End::Collect { limit } => raw(Box::new(Collect::new(*limit))),
         End::Frequencies { buckets, counted } => raw(Box::new(Frequencies::new(*buckets, *counted))),
         End::Fold { op, zero } => {
-            let fns = op.resolve()?;
-            let fold = fns.fold.as_ref().ok_or_else(|| unable("fold"))?;
-            Ok((Next::Typed((fold.fold)(&op.captures, zero.as_deref())?), Some(fns)))
+            let fold = fold_fns(op)?;
+            typed(op, (fold.fold)(&op.captures, zero.as_deref())?)
         }
         End::FoldBy { key, zero, op, buckets } => {
-            let fns = op.resolve()?;
-            let fold = fns.fold.as_ref().ok_or_else(|| unable("fold"))?;
             let key = (key_fns(key)?.extract)(&key.captures)?;
-            Ok((Next::Typed((fold.fold_by)(&op.captures, key, Some(zero), *buckets)?), Some(fns)))
+            typed(op, (fold_fns(op)?.fold_by)(&op.captures, key, Some(zero), *buckets)?)
         }
-        End::Partition { key, buckets } => {
-            Ok((Next::Typed((key_fns(key)?.partition)(&key.captures, *buckets)?), Some(key.resolve()?)))
-        }
+        End::Partition { key, buckets } => typed(key, (key_fns(key)?.partition)(&key.captures, *buckets)?),
         End::TopK { key, limit } => {
-            let fns = key.resolve()?;
-            let topk = fns.topk.as_ref().ok_or_else(|| unable("order items"))?;
-            Ok((Next::Typed(topk(&key.captures, *limit)?), Some(fns)))
+            let topk = key.resolve()?.topk.as_ref().ok_or_else(|| unable("order items"))?;
+            typed(key, topk(&key.captures, *limit)?)
         }
+        End::Places => raw(Box::new(Places::new(&share.places))),
+        End::Summary(summary) => {
+            let (sink, items) = summary_sink(*summary)?;
+            Ok(Next::Typed(sink, items))
+        }
+        End::Scan { .. } => Err(unable("be the end of a stage")),
     }
 }
 
-fn key_fns(key: &FnRef) -> Result<&'static starling_runtime::task::items::KeyFns, FailureCause> {
+/// A sink of the items that `function` takes.
+fn typed(function: &FnRef, sink: AnySink) -> Result<Next, FailureCause> {
+    Ok(Next::Typed(sink, function.resolve()?.takes.ok_or_else(|| unable("take items"))?))
+}
+
+pub(super) fn fold_fns(op: &FnRef) -> Result<&'static FoldFns, FailureCause> {
+    op.resolve()?.fold.as_ref().ok_or_else(|| unable("fold"))
+}
+
+fn key_fns(key: &FnRef) -> Result<&'static KeyFns, FailureCause> {
     key.resolve()?.key.as_ref().ok_or_else(|| unable("give keys"))
 }
 
 fn through(step: &Step) -> Result<(&FnRef, &'static Through), FailureCause> {
-    let (function, through) = match step {
-        Step::Map(function) => (function, function.resolve()?.map.as_ref()),
-        Step::Filter(function) => (function, function.resolve()?.filter.as_ref()),
-        Step::FlatMap(function) => (function, function.resolve()?.flat_map.as_ref()),
-        Step::TryMap(function) => (function, function.resolve()?.try_map.as_ref()),
+    let function = step.function().ok_or_else(|| unable("do this step"))?;
+    let fns = function.resolve()?;
+    let through = match step {
+        Step::Map(_) => &fns.map,
+        Step::Filter(_) => &fns.filter,
+        Step::FlatMap(_) => &fns.flat_map,
+        Step::TryMap(_) => &fns.try_map,
+        Step::Remove(_) => &fns.remove,
+        Step::Starmap(_) => &fns.starmap,
+        Step::Partitions(_) => &fns.partitions,
+        Step::Reduce(_) => &fns.reduce,
+        Step::Flatten | Step::Pluck(_) | Step::Sample(_) => &None,
     };
-    Ok((function, through.ok_or_else(|| unable("do this step"))?))
+    Ok((function, through.as_ref().ok_or_else(|| unable("do this step"))?))
 }
 
 /// The collection's types rule this out; a plan of another origin need not obey them.
-fn unable(what: &str) -> FailureCause {
+pub(super) fn unable(what: &str) -> FailureCause {
     FailureCause::Codec { message: format!("a closure of the plan cannot {what}") }
 }
 
 /// A stop for having enough is a good end.
-fn ended(outcome: Result<(), Stop>) -> Result<(), FailureCause> {
+pub(super) fn ended(outcome: Result<(), Stop>) -> Result<(), FailureCause> {
     match outcome {
         Ok(()) | Err(Stop::Enough) => Ok(()),
         Err(Stop::Unfit(message)) => Err(FailureCause::Codec { message: message.into() }),
@@ -174,7 +257,7 @@ fn ended(outcome: Result<(), Stop>) -> Result<(), FailureCause> {
     }
 }
 
-fn feed_inputs(sink: &mut dyn RawSink, inputs: &[Arc<Buckets>]) -> Result<(), Stop> {
+pub(super) fn feed_inputs(sink: &mut dyn RawSink, inputs: &[Arc<Buckets>]) -> Result<(), Stop> {
     let mut scratch = Vec::new();
     for bucket in inputs.iter().flat_map(|buckets| &buckets.0) {
         if bucket.keys.is_none() {
@@ -244,33 +327,10 @@ fn csv_cause(error: CsvError) -> FailureCause {
 fn merge(spec: &MergeSpec, inputs: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
     let mut sink: Box<dyn PairSink> = match spec {
         MergeSpec::Frequencies { counted } => Box::new(Frequencies::new(1, *counted)),
-        MergeSpec::FoldBy { combine } => {
-            let fold = combine.resolve()?.fold.as_ref().ok_or_else(|| unable("combine"))?;
-            (fold.merge)(&combine.captures, 1)?
-        }
+        MergeSpec::FoldBy { combine } => (fold_fns(combine)?.merge)(&combine.captures, 1)?,
     };
     for bucket in inputs.iter().flat_map(|buckets| &buckets.0) {
         ended(bucket.pairs()?.try_for_each(|(key, item)| sink.push_pair(key, item)))?;
     }
     sink.finish()
-}
-
-/// Each left item with each right item of the same key, in the left items' order. Needs no types: a pair's encoding is
-/// its parts' one after the other.
-fn join(left: &[Arc<Buckets>], right: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
-    let mut by_key: KeyTable<Vec<&[u8]>> = KeyTable::default();
-    for bucket in right.iter().flat_map(|buckets| &buckets.0) {
-        for (key, item) in bucket.pairs()? {
-            by_key.get_or_insert_with(key, Vec::new)?.push(item);
-        }
-    }
-    let mut pairs = BlockBuilder::default();
-    for bucket in left.iter().flat_map(|buckets| &buckets.0) {
-        for (key, item) in bucket.pairs()? {
-            for other in by_key.get(key).into_iter().flatten() {
-                pairs.push_pair(item, other)?;
-            }
-        }
-    }
-    Ok(Buckets(vec![Bucket { keys: None, items: pairs.finish() }]))
 }

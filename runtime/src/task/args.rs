@@ -144,6 +144,21 @@ impl TaskArgs {
         self.args.is_empty()
     }
 
+    /// Argument `at` as it is, live or encoded, for who does not know its type.
+    pub fn value(&mut self, at: usize) -> Result<Value, FailureCause> {
+        match self.take(at)? {
+            Arg::Value(encoded) => Ok(Value::Encoded(encoded)),
+            Arg::Input(number) => self
+                .inputs
+                .get(number as usize)
+                .cloned()
+                .ok_or_else(|| FailureCause::Codec { message: format!("input {number} is missing") }),
+            Arg::Inputs(_) => {
+                Err(FailureCause::Codec { message: format!("argument {at} is a list of futures, not one value") })
+            }
+        }
+    }
+
     /// Argument `at`, shared with the store if it is another task's output.
     pub fn shared<T: Data>(&mut self, at: usize) -> Result<Arc<T>, FailureCause> {
         match self.take(at)? {

@@ -190,6 +190,11 @@ impl<T> Future<T> {
         self.inner.source.finished(self.inner.task).await
     }
 
+    /// The same result, for what does not know its type.
+    pub fn untyped(&self) -> Future<Value> {
+        Future { inner: Arc::clone(&self.inner), result: PhantomData }
+    }
+
     /// The output as it comes, live or encoded: for who does not know its type, such as of a call that
     /// [`Call::from_json`](super::Call::from_json) has made.
     pub async fn value(&self) -> Result<Value, ClientError> {

@@ -5,15 +5,24 @@
 //! ([`shape`]) and gives the caller a typed handle, [`TaskFn`].
 
 mod block;
+mod elements;
 mod handle;
+mod item_type;
+mod scan;
 mod shape;
 mod sink;
+#[cfg(test)]
+mod step_tests;
 mod table;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use block::{BlockBuilder, Bucket, Buckets, ItemBlock, Items, decode, encode_to};
-pub use handle::{FnRef, Outcome, OutcomeNone, OutcomePlain, OutcomeResult, Param, PlainFn, Ref, TaskFn, never};
+pub use handle::{
+    FnRef, Outcome, OutcomeNone, OutcomePlain, OutcomeResult, Param, Params, PlainFn, Ref, TaskFn, never,
+};
+pub use item_type::{Gate, ItemType};
 pub use shape::{
     Apply, ByRef, ByValue, FoldShape, HasFilter, HasFlatMap, HasFold, HasKey, HasMap, HasOrder, HasTryMap, LacksFilter,
     LacksFlatMap, LacksFold, LacksKey, LacksMap, LacksOrder, LacksTryMap, Look, Make, Shape, Step, by_ref, by_value,
@@ -21,12 +30,13 @@ pub use shape::{
 };
 pub use sink::{AnySink, Collect, Count, Frequencies, PairSink, RawSink, Row, Sink, Stop, misfit, row_fields};
 pub use table::{KeyTable, bucket_of, key_hash};
+pub use whole::{HasPartitions, HasReduce, HasRemove, LacksPartitions, LacksReduce, LacksRemove};
 
 use std::any::{Any, TypeId, type_name};
 
 use starling_core::failure::FailureCause;
 
-use crate::value::Encoded;
+use crate::value::{Data, Encoded};
 
 /// Makes something for one run of a task, or says why it cannot.
 pub type Makes<T> = Result<T, FailureCause>;
@@ -38,8 +48,10 @@ pub type Open = Box<dyn Fn(&Encoded, AnySink) -> Makes<AnySink> + Send + Sync>;
 pub struct Through {
     /// The step's sink, from the closure's captures and the next sink.
     pub open: Open,
-    /// A sink of the step's results that gives them, encoded, to a sink that does not know their type.
-    pub encode: fn(Box<dyn RawSink>) -> AnySink,
+    /// The items that the step takes.
+    pub takes: ItemType,
+    /// The items that it gives.
+    pub gives: ItemType,
 }
 
 /// Appends the encoding of an item's key.
@@ -81,6 +93,10 @@ pub type FoldBy = Box<dyn Fn(&Encoded, AnyKey, Option<&[u8]>, u32) -> Makes<AnyS
 /// From captures and an encoded zero (without one the first item is the state), a sink that folds all items.
 pub type Fold = Box<dyn Fn(&Encoded, Option<&[u8]>) -> Makes<AnySink> + Send + Sync>;
 
+/// From captures and an encoded zero (without one the first item is the state), a sink that keeps the state after each
+/// item, the zero first if that is said. The output has two buckets: the states, and the last of them if there is one.
+pub type Scan = Box<dyn Fn(&Encoded, Option<&[u8]>, bool) -> Makes<AnySink> + Send + Sync>;
+
 /// From captures and the number of buckets, a sink that combines states of the same key.
 pub type Merge = Box<dyn Fn(&Encoded, u32) -> Makes<Box<dyn PairSink>> + Send + Sync>;
 
@@ -90,12 +106,11 @@ pub struct FoldFns {
     pub fold: Fold,
     /// A sink that folds by key.
     pub fold_by: FoldBy,
+    /// A sink that keeps all states.
+    pub scan: Scan,
     /// A sink that combines states.
     pub merge: Merge,
 }
-
-/// Makes a sink of encoded items for a sink of a type.
-pub type Decoder = fn(AnySink) -> Makes<Box<dyn RawSink>>;
 
 /// The item-wise entry points of a function: each is there if the function's types allow it.
 pub struct ItemFns {
@@ -103,16 +118,24 @@ pub struct ItemFns {
     pub returns: TypeId,
     /// Its name.
     pub returns_name: &'static str,
-    /// A sink of encoded items for a sink of the function's (last) parameter; `None` if it takes neither one nor two.
-    pub decode: Option<Decoder>,
+    /// The function's (last) parameter as an item; `None` if it takes neither one nor two.
+    pub takes: Option<ItemType>,
     /// `A -> R`
     pub map: Option<Through>,
-    /// `&A -> bool`
+    /// `&A -> bool`, for the items of which it says true
     pub filter: Option<Through>,
+    /// `&A -> bool`, for the others
+    pub remove: Option<Through>,
     /// `A -> impl IntoIterator`
     pub flat_map: Option<Through>,
     /// `A -> Result<R, E>`
     pub try_map: Option<Through>,
+    /// `(A, B, ..) -> R`, the items being tuples
+    pub starmap: Option<Through>,
+    /// `Vec<A> -> impl IntoIterator`, the whole of a partition
+    pub partitions: Option<Through>,
+    /// `Vec<A> -> R`, the whole of a partition
+    pub reduce: Option<Through>,
     /// `&A -> K`
     pub key: Option<KeyFns>,
     /// `&A -> K` with an order
@@ -127,18 +150,22 @@ impl ItemFns {
         ItemFns {
             returns: TypeId::of::<R>(),
             returns_name: type_name::<R>(),
-            decode: None,
+            takes: None,
             map: None,
             filter: None,
+            remove: None,
             flat_map: None,
             try_map: None,
+            starmap: None,
+            partitions: None,
+            reduce: None,
             key: None,
             topk: None,
             fold: None,
         }
     }
 
-    fn none<R: 'static>(decode: Decoder) -> ItemFns {
-        ItemFns { decode: Some(decode), ..ItemFns::plain(never::<R>) }
+    fn taking<A: Data, R: 'static>() -> ItemFns {
+        ItemFns { takes: Some(ItemType::of::<A>()), ..ItemFns::plain(never::<R>) }
     }
 }

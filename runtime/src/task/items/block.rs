@@ -133,6 +133,12 @@ impl BlockBuilder {
         self.close(first.len() + second.len())
     }
 
+    /// Appends an item that is encoded in several parts.
+    pub fn push_parts(&mut self, parts: &[&[u8]]) -> Result<(), FailureCause> {
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.close(parts.iter().map(|part| part.len()).sum())
+    }
+
     /// Appends an item.
     pub fn push_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), FailureCause> {
         let before = self.bytes.len();

@@ -32,6 +32,25 @@ impl<U: ToOwned<Owned: Data> + ?Sized + 'static> Param for Ref<U> {
     type Item = U::Owned;
 }
 
+/// The parameters of a closure of several: what `starmap` spreads a tuple over.
+pub trait Params: 'static {
+    /// The tuple that an item is.
+    type Items: Data;
+}
+
+macro_rules! params {
+    ($($param:ident)*) => {
+        impl<$($param: Param),*> Params for ($($param,)*) {
+            type Items = ($($param::Item,)*);
+        }
+    };
+}
+
+params!(P1 P2);
+params!(P1 P2 P3);
+params!(P1 P2 P3 P4);
+params!(P1 P2 P3 P4 P5);
+
 /// A closure of the binary and the values that it has captured, as a collection's task is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FnRef {

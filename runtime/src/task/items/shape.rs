@@ -13,14 +13,15 @@ use serde::de::DeserializeOwned;
 use starling_core::failure::FailureCause;
 
 use super::block::{BlockBuilder, Bucket, Buckets, decode, encode_to};
-use super::sink::{AnySink, Decode, Encode, PairSink, Sink, Stop, mismatch, same_type};
+use super::scan::Scan;
+use super::sink::{AnySink, PairSink, Sink, Stop, mismatch, same_type};
 use super::table::{KeyTable, bucket_of};
-use super::{AnyKey, FoldFns, ItemFns, Key, KeyFns, Through, TopK};
+use super::{AnyKey, FoldFns, ItemFns, ItemType, Key, KeyFns, Through, TopK};
 use crate::task::TaskResult;
 use crate::value::{Data, Encoded};
 
 /// A closure that takes its item by value.
-pub struct ByValue<F>(F);
+pub struct ByValue<F>(pub(super) F);
 
 /// A closure that takes its item by reference.
 pub struct ByRef<U: ?Sized, F>(F, PhantomData<fn(&U)>);
@@ -80,7 +81,7 @@ impl<C, W, M: Fn(C) -> W + Clone + Send + Sync + 'static> Make<C, W> for M {}
 
 /// A closure of one parameter with its types: captures, item, result, closure, maker.
 pub struct Shape<C, A, R, W, M> {
-    make: M,
+    pub(super) make: M,
     types: PhantomData<fn(C, A, W) -> R>,
 }
 
@@ -107,15 +108,11 @@ where
 impl<C: Data, A: Data, R: 'static, W: 'static, M: Make<C, W>> Shape<C, A, R, W, M> {
     /// The functions without any capability.
     pub fn base(&self) -> ItemFns {
-        ItemFns::none::<R>(decoder::<A>)
+        ItemFns::taking::<A, R>()
     }
 }
 
-fn decoder<A: Data>(next: AnySink) -> Result<Box<dyn super::RawSink>, FailureCause> {
-    Ok(Box::new(Decode::<A> { next: next.typed()? }))
-}
-
-fn captures<C: DeserializeOwned>(encoded: &Encoded) -> Result<C, FailureCause> {
+pub(super) fn captures<C: DeserializeOwned>(encoded: &Encoded) -> Result<C, FailureCause> {
     encoded.decode().map_err(|error| FailureCause::Codec { message: format!("the captures of a closure: {error}") })
 }
 
@@ -138,6 +135,7 @@ macro_rules! capability {
         impl<S> $lacks for &S {}
     };
 }
+pub(super) use capability;
 
 capability!(
     /// For `map`: the result can be an item.
@@ -190,7 +188,8 @@ impl<C: Data, A: Data, R: Data, W: Apply<A, R>, M: Make<C, W>> HasMap for Shape<
             open: Box::new(move |encoded, next| {
                 Ok(AnySink::new::<A>(Map { f: make(captures(encoded)?), next: next.typed::<R>()? }))
             }),
-            encode: Encode::<R>::erased,
+            takes: ItemType::of::<A>(),
+            gives: ItemType::of::<R>(),
         })
     }
 }
@@ -217,7 +216,8 @@ impl<C: Data, A: Data, W: Look<A, bool>, M: Make<C, W>> HasFilter for Shape<C, A
             open: Box::new(move |encoded, next| {
                 Ok(AnySink::new::<A>(Filter { f: make(captures(encoded)?), next: next.typed::<A>()? }))
             }),
-            encode: Encode::<A>::erased,
+            takes: ItemType::of::<A>(),
+            gives: ItemType::of::<A>(),
         })
     }
 }
@@ -251,7 +251,8 @@ where
             open: Box::new(move |encoded, next| {
                 Ok(AnySink::new::<A>(FlatMap::<W, R> { f: make(captures(encoded)?), next: next.typed()? }))
             }),
-            encode: Encode::<R::Item>::erased,
+            takes: ItemType::of::<A>(),
+            gives: ItemType::of::<R::Item>(),
         })
     }
 }
@@ -294,7 +295,8 @@ where
                 let step = TryMap::<W, T, E> { f: make(captures(encoded)?), next: next.typed()?, error: PhantomData };
                 Ok(AnySink::new::<A>(step))
             }),
-            encode: Encode::<T>::erased,
+            takes: ItemType::of::<A>(),
+            gives: ItemType::of::<T>(),
         })
     }
 }
@@ -440,7 +442,7 @@ where
 impl<C: Data, S: Data, A: Data, R: 'static, W: 'static, M: Make<C, W>> FoldShape<C, S, A, R, W, M> {
     /// The functions without any capability.
     pub fn base(&self) -> ItemFns {
-        ItemFns::none::<R>(decoder::<A>)
+        ItemFns::taking::<A, R>()
     }
 }
 
@@ -451,7 +453,7 @@ struct Fold<W, S> {
 }
 
 /// The state after one more item.
-fn stepped<S: Data, A: Data>(f: &impl Step<S, A>, state: Option<S>, item: A) -> Result<S, FailureCause> {
+pub(super) fn stepped<S: Data, A: Data>(f: &impl Step<S, A>, state: Option<S>, item: A) -> Result<S, FailureCause> {
     match state {
         Some(state) => Ok(f.step(state, item)),
         None => same_type(item).ok_or_else(|| mismatch::<A>(std::any::type_name::<S>())),
@@ -524,6 +526,7 @@ impl<S: Data, A: Data, W: Step<S, A>> PairSink for Merge<W, S, A> {
 impl<C: Data, S: Data, A: Data, W: Step<S, A>, M: Make<C, W>> HasFold for FoldShape<C, S, A, S, W, M> {
     fn fold(&self) -> Option<FoldFns> {
         let (make, make_by, make_merge) = (self.make.clone(), self.make.clone(), self.make.clone());
+        let make_scan = self.make.clone();
         let state = |zero: Option<&[u8]>| zero.map(decode::<S>).transpose();
         Some(FoldFns {
             fold: Box::new(move |encoded, zero| {
@@ -538,6 +541,10 @@ impl<C: Data, S: Data, A: Data, W: Step<S, A>, M: Make<C, W>> HasFold for FoldSh
                     buckets,
                     scratch: Vec::new(),
                 }))
+            }),
+            scan: Box::new(move |encoded, zero, keeps_zero| {
+                let scan = Scan::new(make_scan(captures(encoded)?), state(zero)?, keeps_zero)?;
+                Ok(AnySink::new::<A>(scan))
             }),
             merge: Box::new(move |encoded, buckets| {
                 let f = make_merge(captures(encoded)?);

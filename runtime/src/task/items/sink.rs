@@ -6,13 +6,14 @@
 
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use csv::ByteRecord;
 use starling_core::failure::FailureCause;
 
 use super::block::{BlockBuilder, Buckets, decode, encode_to};
 use super::table::KeyTable;
-use crate::value::Data;
+use crate::value::{Data, Value};
 
 /// Why no more items are taken.
 #[derive(Debug)]
@@ -64,6 +65,16 @@ pub trait RawSink: 'static {
 
     /// Takes a record of a CSV file.
     fn push_row(&mut self, row: &Row<'_>) -> Result<(), Stop>;
+
+    /// Takes an item that is the output of another task.
+    fn push_value(&mut self, value: &Value) -> Result<(), Stop> {
+        let codec = |message| Stop::from(FailureCause::Codec { message });
+        let encoded = value.encode().map_err(|error| codec(error.to_string()))?;
+        if !encoded.buffers.is_empty() {
+            return Err(codec("a value with Buffers in it needs a closure that takes it".into()));
+        }
+        self.push_encoded(&encoded.head)
+    }
 
     /// There are no more items: the task's output.
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause>;
@@ -121,6 +132,11 @@ impl<A: Data> RawSink for Decode<A> {
         let item =
             row.record.deserialize(Some(row.header)).map_err(|error| Stop::Unfit(misfit(row.header, &error).into()))?;
         self.next.push(item)
+    }
+
+    fn push_value(&mut self, value: &Value) -> Result<(), Stop> {
+        let item = value.get::<A>().map_err(|error| FailureCause::Codec { message: error.to_string() })?;
+        self.next.push(Arc::unwrap_or_clone(item))
     }
 
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {

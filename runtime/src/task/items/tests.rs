@@ -12,26 +12,26 @@ macro_rules! task {
 }
 
 /// A closure, and which step it is.
-type StepOf<'a> = (&'a FnRef, fn(&ItemFns) -> Option<&Through>);
+pub(super) type StepOf<'a> = (&'a FnRef, fn(&ItemFns) -> Option<&Through>);
 
 /// Feeds encoded items to the chain that `functions` form before `end`.
-fn run(functions: &[StepOf<'_>], end: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
+pub(super) fn run(functions: &[StepOf<'_>], end: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
     let mut raw = Some(end);
-    let mut typed: Option<AnySink> = None;
+    let mut typed: Option<(AnySink, ItemType)> = None;
     for (function, step) in functions.iter().rev() {
         let fns = function.resolve().unwrap();
         let through = step(fns).expect("the function has this step");
-        let next = typed.take().unwrap_or_else(|| (through.encode)(raw.take().unwrap()));
-        typed = Some((through.open)(&function.captures, next).unwrap());
+        let next = typed.take().map_or_else(|| through.gives.encode(raw.take().unwrap()), |(sink, _)| sink);
+        typed = Some(((through.open)(&function.captures, next).unwrap(), through.takes));
     }
     let head = match typed {
-        Some(typed) => functions[0].0.resolve().unwrap().decode.unwrap()(typed).unwrap(),
+        Some((typed, items)) => items.decode(typed).unwrap(),
         None => raw.unwrap(),
     };
     feed(head, items)
 }
 
-fn feed(mut sink: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
+pub(super) fn feed(mut sink: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
     for item in items.items().unwrap() {
         match sink.push_encoded(item) {
             Ok(()) => {}
@@ -42,7 +42,7 @@ fn feed(mut sink: Box<dyn RawSink>, items: &ItemBlock) -> Buckets {
     sink.finish().unwrap()
 }
 
-fn strings(items: &[&str]) -> ItemBlock {
+pub(super) fn strings(items: &[&str]) -> ItemBlock {
     ItemBlock::of(items.iter().copied()).unwrap()
 }
 
@@ -77,8 +77,8 @@ fn counting_needs_no_type_and_taking_stops_early() {
 fn an_error_of_try_map_fails_the_task_with_its_text() {
     let parse = task!(|word: String| word.parse::<u32>()).reference().unwrap();
     let through = parse.resolve().unwrap().try_map.as_ref().unwrap();
-    let typed = (through.open)(&parse.captures, (through.encode)(Box::<Count>::default())).unwrap();
-    let mut head = parse.resolve().unwrap().decode.unwrap()(typed).unwrap();
+    let typed = (through.open)(&parse.captures, through.gives.encode(Box::<Count>::default())).unwrap();
+    let mut head = parse.resolve().unwrap().takes.unwrap().decode(typed).unwrap();
     head.push_line("12").unwrap();
     let Err(Stop::Failed(cause)) = head.push_line("x") else { panic!("x is no number") };
     assert_eq!(cause.to_string(), "failed: invalid digit found in string");
@@ -90,7 +90,7 @@ fn topk_keeps_the_largest_first_and_of_equals_the_earliest() {
     let by_len = task!(|word: &str| word.len()).reference().unwrap();
     let fns = by_len.resolve().unwrap();
     let sink = fns.topk.as_ref().unwrap()(&by_len.captures, 3).unwrap();
-    let out = feed(fns.decode.unwrap()(sink).unwrap(), &strings(&["aa", "bbb", "c", "ddd", "ee", "ffff"]));
+    let out = feed(fns.takes.unwrap().decode(sink).unwrap(), &strings(&["aa", "bbb", "c", "ddd", "ee", "ffff"]));
     assert_eq!(out.0[0].items.decode::<String>().unwrap(), ["ffff", "bbb", "ddd"]);
 }
 
@@ -104,7 +104,7 @@ fn folds_by_key_meet_again_in_a_merge() {
         let fold = add.resolve().unwrap().fold.as_ref().unwrap();
         let zero = postcard::to_stdvec(&100_u64).unwrap();
         let sink = (fold.fold_by)(&add.captures, extract, Some(&zero), 2).unwrap();
-        feed(add.resolve().unwrap().decode.unwrap()(sink).unwrap(), &strings(words))
+        feed(add.resolve().unwrap().takes.unwrap().decode(sink).unwrap(), &strings(words))
     };
     let parts = [part(&["a", "bb", "c"]), part(&["dd", "ee", "fff"])];
     let mut all = HashMap::new();
@@ -126,11 +126,12 @@ fn folds_by_key_meet_again_in_a_merge() {
 fn a_fold_without_items_keeps_its_zero_and_combining_starts_with_the_first() {
     let concat = task!(|all: String, one: String| all + &one).reference().unwrap();
     let fold = concat.resolve().unwrap().fold.as_ref().unwrap();
-    let decoder = concat.resolve().unwrap().decode.unwrap();
+    let takes = concat.resolve().unwrap().takes.unwrap();
     let zero = postcard::to_stdvec("0").unwrap();
-    let none = feed(decoder((fold.fold)(&concat.captures, Some(&zero)).unwrap()).unwrap(), &strings(&[]));
+    let none = feed(takes.decode((fold.fold)(&concat.captures, Some(&zero)).unwrap()).unwrap(), &strings(&[]));
     assert_eq!(none.0[0].items.decode::<String>().unwrap(), ["0"]);
-    let combined = feed(decoder((fold.fold)(&concat.captures, None).unwrap()).unwrap(), &strings(&["a", "b", "c"]));
+    let combined =
+        feed(takes.decode((fold.fold)(&concat.captures, None).unwrap()).unwrap(), &strings(&["a", "b", "c"]));
     assert_eq!(combined.0[0].items.decode::<String>().unwrap(), ["abc"]);
 }
 
@@ -158,8 +159,8 @@ fn a_row_is_given_its_type_by_its_column_names_and_a_bad_field_is_named() {
     }
     let show = task!(|post: Post| format!("{} {:?}", post.score, post.owner)).reference().unwrap();
     let through = show.resolve().unwrap().map.as_ref().unwrap();
-    let typed = (through.open)(&show.captures, (through.encode)(Box::new(Collect::new(9)))).unwrap();
-    let mut head = show.resolve().unwrap().decode.unwrap()(typed).unwrap();
+    let typed = (through.open)(&show.captures, through.gives.encode(Box::new(Collect::new(9)))).unwrap();
+    let mut head = show.resolve().unwrap().takes.unwrap().decode(typed).unwrap();
     let header = csv::ByteRecord::from(vec!["Owner", "Score"]);
     head.push_row(&Row { header: &header, record: &csv::ByteRecord::from(vec!["", "-3"]), offset: 0 }).unwrap();
     let bad = csv::ByteRecord::from(vec!["7", "x"]);
