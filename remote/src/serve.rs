@@ -2,13 +2,14 @@
 //!
 //! What comes is input: a number that was not said before, or more messages than the window lets through, closes the link.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use starling_core::ids::NodeId;
 use starling_runtime::mesh::Link;
+use tokio::sync::watch;
 
 use crate::actors::{Actors, scope};
 use crate::hosted::Hosted;
@@ -41,7 +42,8 @@ struct Defined {
 
 /// An actor that the other side sends to.
 struct Target {
-    hosted: Option<Arc<Hosted>>,
+    /// Not kept alive by those who send to it.
+    hosted: Weak<Hosted>,
     flow: Arc<LinkFlow>,
     /// How each message type is handled, as far as that was looked up.
     handlings: Vec<Option<Result<&'static Handling, Vec<u32>>>>,
@@ -115,11 +117,11 @@ pub(crate) async fn serve(link: Link, actors: Actors) {
                 if let Err(problem) = served.frame(peer, &frame) {
                     break Err(problem);
                 }
-                for (target, hosted) in served.watched.drain(..) {
+                for (target, is_gone) in served.watched.drain(..) {
                     watches.push(async move {
-                        if let Some(hosted) = hosted {
+                        if let Some(mut is_gone) = is_gone {
                             // An error says that it is gone as well.
-                            let _ = hosted.is_gone.subscribe().wait_for(|is_gone| *is_gone).await;
+                            let _ = is_gone.wait_for(|is_gone| *is_gone).await;
                         }
                         target
                     });
@@ -144,8 +146,8 @@ struct Served {
     out: Arc<Outgoing>,
     defined: Vec<Defined>,
     targets: Vec<Target>,
-    /// Targets to be watched from now on, taken by [`serve`].
-    watched: Vec<(u32, Option<Arc<Hosted>>)>,
+    /// Targets to be watched from now on, taken by [`serve`]; nothing to wait for if it is gone.
+    watched: Vec<(u32, Option<watch::Receiver<bool>>)>,
 }
 
 impl Served {
@@ -181,39 +183,37 @@ impl Served {
                     waiting: AtomicU32::new(0),
                     untold: AtomicU32::new(0),
                 };
-                let hosted = self.actors.hosted(actor);
+                let hosted = self.actors.hosted(actor).map_or_else(Weak::new, |hosted| Arc::downgrade(&hosted));
                 self.targets.push(Target { hosted, flow: Arc::new(flow), handlings: Vec::new(), is_watched: false });
             }
             ToHost::Tell { target, message, payload } => {
-                let (target, handling) = self.handling(target, message)?;
+                let (target, found) = self.find(target, message)?;
                 target.arrived()?;
                 let receipt = Receipt::new(target.flow.clone());
-                match (handling, &target.hosted) {
-                    (Ok(handling), Some(hosted)) => {
+                match found {
+                    Ok((hosted, handling)) => {
                         if let Err((error, _)) = handling.deliver(&*hosted.addr, payload, Arrival::Tell(receipt)) {
                             tracing::warn!(%peer, actor = hosted.type_name, %error, "a message cannot be decoded");
                         }
                     }
-                    (Err(why), _) => target.flow.refused(receipt, why),
-                    (Ok(_), None) => drop(receipt),
+                    Err(why) => target.flow.refused(receipt, why),
                 }
             }
             ToHost::Ask { target, message, ask, payload } => {
                 let out = self.out.clone();
-                let (target, handling) = self.handling(target, message)?;
+                let (target, found) = self.find(target, message)?;
                 target.arrived()?;
                 let receipt = Receipt::new(Arc::new(AskFlow(target.flow.clone())));
-                let reply = Reply::new(ask, out.clone(), Some(receipt));
-                match (handling, &target.hosted) {
-                    (Ok(handling), Some(hosted)) => {
+                let reply = Reply::new(ask, out, Some(receipt));
+                match found {
+                    Ok((hosted, handling)) => {
                         if let Err((error, Arrival::Ask(reply))) =
                             handling.deliver(&*hosted.addr, payload, Arrival::Ask(reply))
                         {
                             reply.refuse(NoReply::Decode(error.to_string()));
                         }
                     }
-                    (Err(why), _) => reply.refuse(why),
-                    (Ok(_), None) => reply.refuse(NoReply::NoActor),
+                    Err(why) => reply.refuse(why),
                 }
             }
             ToHost::Mark { target, ask } => {
@@ -222,7 +222,8 @@ impl Served {
                 target.arrived()?;
                 let receipt = Receipt::new(Arc::new(AskFlow(target.flow.clone())));
                 let reply = Reply::new(ask, out, Some(receipt));
-                match target.hosted.as_ref().and_then(|hosted| Some((hosted, hosted.handlings.any()?))) {
+                let hosted = target.hosted();
+                match hosted.as_ref().and_then(|hosted| Some((hosted, hosted.handlings.any()?))) {
                     Some((hosted, handling)) => handling.mark(&*hosted.addr, reply),
                     None => reply.refuse(NoReply::NoActor),
                 }
@@ -231,7 +232,8 @@ impl Served {
                 let number = target;
                 let target = self.targets.get_mut(number as usize).ok_or(Problem::UnknownNumber)?;
                 if !std::mem::replace(&mut target.is_watched, true) {
-                    self.watched.push((number, target.hosted.clone()));
+                    let hosted = target.hosted.upgrade();
+                    self.watched.push((number, hosted.map(|hosted| hosted.is_gone.subscribe())));
                 }
             }
             ToHost::WhoIs { ask, name } => {
@@ -249,24 +251,23 @@ impl Served {
     }
 
     /// The target of this number, and how it handles the message type of this number.
-    fn handling(
+    #[allow(clippy::type_complexity, reason = "a name for it would say no more")]
+    fn find(
         &mut self,
         target: u32,
         message: u32,
-    ) -> Result<(&Target, Result<&'static Handling, NoReply>), Problem> {
+    ) -> Result<(&Target, Result<(Arc<Hosted>, &'static Handling), NoReply>), Problem> {
         let number = message as usize;
         let defined = self.defined.get(number).ok_or(Problem::UnknownNumber)?;
         let target = self.targets.get_mut(target as usize).ok_or(Problem::UnknownNumber)?;
-        // What is not hosted any more must not be kept alive by those who send to it.
-        target.hosted.take_if(|hosted| !hosted.is_here());
-        let Some(hosted) = &target.hosted else { return Ok((target, Err(NoReply::NoActor))) };
+        let Some(hosted) = target.hosted() else { return Ok((target, Err(NoReply::NoActor))) };
         if target.handlings.len() <= number {
             target.handlings.resize_with(number + 1, || None);
         }
         let found = target.handlings[number]
             .get_or_insert_with(|| hosted.handlings.find(&defined.name, defined.version, defined.schema));
         let found = match found {
-            Ok(handling) => Ok(*handling),
+            Ok(handling) => Ok((hosted, *handling)),
             Err(known) => Err(NoReply::UnknownMessage { known: known.clone() }),
         };
         Ok((target, found))
@@ -274,6 +275,10 @@ impl Served {
 }
 
 impl Target {
+    fn hosted(&self) -> Option<Arc<Hosted>> {
+        self.hosted.upgrade().filter(|hosted| hosted.is_here())
+    }
+
     fn arrived(&self) -> Result<(), Problem> {
         let waiting = self.flow.waiting.fetch_add(1, Ordering::Relaxed);
         // What the sender has not heard of counts as on its way there.

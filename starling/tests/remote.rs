@@ -338,6 +338,21 @@ async fn what_cannot_be_sent_says_why() {
 }
 
 #[starling::actix::test]
+async fn an_actor_that_is_not_registered_any_more_is_let_go_although_others_have_its_address() {
+    let Nodes { here, there } = nodes().await;
+    let addr = start();
+    let weak = addr.downgrade();
+    here.register("hits", addr).await.unwrap();
+    let counter = there.lookup::<Counter>("hits").await.unwrap();
+    assert_eq!(counter.send(Add(1)).await, Ok(1));
+    assert!(here.actors().unregister("hits"));
+    assert!(!here.actors().unregister("hits"));
+    wait_until(|| weak.upgrade().is_none_or(|addr| !addr.connected())).await;
+    let error = counter.send(Add(1)).deadline(Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(error, RemoteError::NotHeld { .. } | RemoteError::Deadline { .. }), "{error}");
+}
+
+#[starling::actix::test]
 async fn a_group_is_reached_on_all_nodes() {
     let Nodes { here, there } = nodes().await;
     for _ in 0..2 {
