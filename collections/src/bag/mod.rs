@@ -23,6 +23,7 @@
 
 mod aggregate;
 mod error;
+mod json;
 mod meet;
 mod meet_tasks;
 #[cfg(test)]
@@ -44,7 +45,8 @@ mod tests;
 mod text;
 
 pub use error::BagError;
-pub use pluck::{Field, Plucked};
+pub use json::Json;
+pub use pluck::{Field, JsonItem, Plucked};
 pub use scalar::{Number, Scalar};
 
 use std::hash::Hash;

@@ -17,7 +17,6 @@ use starling_runtime::value::Value;
 use super::meet_tasks::firsts;
 use super::places::{Gated, Places};
 use super::plan::{CsvRange, End, MergeSpec, Program, Share, StageSource, Step};
-use super::pluck::Pluck;
 use super::summary::summary_sink;
 use super::text::{LineStop, TextRange};
 use crate::csv::{Columns, CsvError, FileStamp, fault, first_fault, open_records};
@@ -178,7 +177,7 @@ fn chain(steps: &[Step], end: &End, share: &Share) -> Result<Box<dyn RawSink>, F
         next = match step {
             Step::Flatten => Next::Elements(next.raw()?, Vec::new()),
             Step::Sample(sample) => next.gated(sample.gate(share.number, number))?,
-            Step::Pluck(pluck) => Next::Typed(pluck.open(next.of(pluck.gives())?)?, Pluck::takes()),
+            Step::Pluck(pluck) => Next::Typed(pluck.open(next.of(pluck.gives())?)?, pluck.takes()),
             closure => {
                 let (function, through) = through(closure)?;
                 Next::Typed((through.open)(&function.captures, next.of(through.gives)?)?, through.takes)
