@@ -5,7 +5,7 @@ use starling_runtime::task::Future;
 use starling_runtime::task::items::{Buckets, FnRef};
 
 use super::BagError;
-use super::meet_tasks::{accumulate_call, cut_call, gather_call, join_call, nbytes, pick, product_call, zip_call};
+use super::meet_tasks::{accumulate_call, cut_call, gather_call, join_call, pick, product_call, size, zip_call};
 use super::plan::{End, Plan, Source, StageSource, Step, Target};
 use super::run::{Only, Run};
 use super::stage::stage_call;
@@ -27,6 +27,7 @@ impl<'a> Run<'a> {
                 }
                 Source::Text(files) => files.ranges(self.cluster()).await?.len(),
                 Source::Items(blocks) => blocks.len(),
+                Source::Ranges(ranges) => ranges.len(),
                 Source::Kept(futures) => futures.len(),
                 Source::Values(futures) => futures.len(),
                 Source::Grouped { parts, .. } | Source::Joined { parts, .. } => *parts as usize,
@@ -62,9 +63,12 @@ impl<'a> Run<'a> {
     pub(crate) fn settled<'b>(&'b mut self, plan: &'b Plan) -> BoxFuture<'b, Result<Plan, BagError>> {
         Box::pin(async move {
             let source = match &*plan.source {
-                Source::Csv { .. } | Source::Text(_) | Source::Items(_) | Source::Kept(_) | Source::Values(_) => {
-                    return Ok(plan.clone());
-                }
+                Source::Csv { .. }
+                | Source::Text(_)
+                | Source::Items(_)
+                | Source::Ranges(_)
+                | Source::Kept(_)
+                | Source::Values(_) => return Ok(plan.clone()),
                 Source::Zipped { left, right } => {
                     Source::Zipped { left: self.settled(left).await?, right: self.settled(right).await? }
                 }
@@ -191,7 +195,7 @@ impl<'a> Run<'a> {
         let shape = match to {
             Target::Count(count) => even(outputs.len(), count),
             Target::Bytes(limit) => {
-                let sizes: Vec<_> = outputs.iter().map(|output| self.cluster().submit(nbytes::task(output))).collect();
+                let sizes: Vec<_> = outputs.iter().map(|output| self.cluster().submit(size::task(output))).collect();
                 by_size(&self.cluster().gather(&sizes).await?, limit)
             }
         };
@@ -270,18 +274,18 @@ fn even(before: usize, after: usize) -> Vec<Regroup> {
     (0..before).map(pieces).collect()
 }
 
-/// Partitions of these sizes become such of at most about `limit` bytes.
-fn by_size(sizes: &[u64], limit: u64) -> Vec<Regroup> {
+/// Partitions of so many items and bytes become such of at most about `limit` bytes, or of one item.
+fn by_size(sizes: &[(u64, u64)], limit: u64) -> Vec<Regroup> {
     let limit = limit.max(1);
     let mut made = Vec::new();
     let (mut together, mut nbytes) = (0, 0_u64);
-    for &size in sizes {
+    for &(count, size) in sizes {
         if together > 0 && nbytes.saturating_add(size) > limit {
             made.push(Regroup::Together(std::mem::take(&mut together)));
             nbytes = 0;
         }
-        if size > limit {
-            made.push(Regroup::Pieces(usize::try_from(size.div_ceil(limit)).unwrap_or(usize::MAX)));
+        if size > limit && count > 1 {
+            made.push(Regroup::Pieces(usize::try_from(size.div_ceil(limit).min(count)).unwrap_or(usize::MAX)));
         } else {
             together += 1;
             nbytes = nbytes.saturating_add(size);
@@ -316,10 +320,11 @@ mod tests {
     #[test]
     fn partitions_meet_as_long_as_they_are_small_and_are_cut_if_they_are_large() {
         use Regroup::{Pieces, Together};
-        assert_eq!(by_size(&[10, 20, 30, 100, 5], 60), [Together(3), Pieces(2), Together(1)]);
-        assert_eq!(by_size(&[40, 40], 60), [Together(1), Together(1)]);
-        assert_eq!(by_size(&[0, 0], 0), [Together(2)]);
+        assert_eq!(by_size(&[(1, 10), (2, 20), (3, 30), (9, 100), (1, 5)], 60), [Together(3), Pieces(2), Together(1)]);
+        assert_eq!(by_size(&[(4, 40), (4, 40)], 60), [Together(1), Together(1)]);
+        assert_eq!(by_size(&[(0, 0), (0, 0)], 0), [Together(2)]);
+        assert_eq!(by_size(&[(3, 900), (1, 900), (0, 0)], 1), [Pieces(3), Together(1), Together(1)]);
         assert_eq!(by_size(&[], 9), []);
-        assert_eq!(by_size(&[u64::MAX, 1], u64::MAX), [Together(2)]);
+        assert_eq!(by_size(&[(1, u64::MAX), (1, 1)], u64::MAX), [Together(2)]);
     }
 }

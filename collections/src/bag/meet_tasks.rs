@@ -62,11 +62,17 @@ pub(crate) fn pick(buckets: &Buckets, number: u32) -> Buckets {
     Buckets(buckets.0.get(number as usize).cloned().into_iter().collect())
 }
 
-/// How many bytes the items have.
+/// The items without their keys.
 #[task(crate = starling_runtime, json = false)]
-pub(crate) fn nbytes(buckets: &Buckets) -> u64 {
+pub(crate) fn unkeyed(buckets: &Buckets) -> Buckets {
+    Buckets(buckets.0.iter().map(|bucket| Bucket { keys: None, items: bucket.items.clone() }).collect())
+}
+
+/// How many items there are, and how many bytes they have.
+#[task(crate = starling_runtime, json = false)]
+pub(crate) fn size(buckets: &Buckets) -> (u64, u64) {
     let keys = |bucket: &Bucket| bucket.keys.as_ref().map_or(0, ItemBlock::nbytes);
-    buckets.0.iter().map(|bucket| bucket.items.nbytes() + keys(bucket)).sum()
+    (count(buckets), buckets.0.iter().map(|bucket| bucket.items.nbytes() + keys(bucket)).sum())
 }
 
 // These fail with causes of their own, which the attribute cannot say.
@@ -198,6 +204,22 @@ fn gather(outputs: &[Arc<Parts>], part: u32) -> Result<Buckets, FailureCause> {
         items.iter().for_each(|item| list.extend_from_slice(item));
         lists.push(&list)
     })
+}
+
+/// The first item of each key, bucket by bucket.
+pub(super) fn firsts(outputs: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
+    let count = outputs.iter().map(|buckets| buckets.0.len()).max().unwrap_or(0);
+    let first = |number: usize| {
+        let mut by_key: KeyTable<&[u8]> = KeyTable::default();
+        for bucket in outputs.iter().filter_map(|buckets| buckets.0.get(number)) {
+            for (key, item) in bucket.pairs()? {
+                by_key.get_or_insert_with(key, || item)?;
+            }
+        }
+        by_key.into_buckets(1, |item, items| items.push(item))
+    };
+    let buckets = (0..count).map(first).collect::<Result<Vec<Buckets>, _>>()?;
+    Ok(Buckets(buckets.into_iter().flat_map(|buckets| buckets.0).collect()))
 }
 
 fn zip(left: &Buckets, right: &Buckets, number: u64) -> Result<Buckets, FailureCause> {

@@ -103,6 +103,38 @@ async fn the_items_of_each_key_come_together_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_each_key_the_first_item_is_kept() {
+    let cluster = cluster().await;
+    for (items, bag) in shapes(&cluster) {
+        let mut expected: BTreeMap<u64, u64> = BTreeMap::new();
+        items.iter().for_each(|n| {
+            expected.entry(n / 2 % 7).or_insert(*n);
+        });
+        for parts in [1, 5] {
+            let first = bag.clone().parts(parts).distinct_by(task!(|n: &u64| n / 2 % 7));
+            assert_eq!(first.count().await.unwrap(), expected.len() as u64);
+            let mut found = first.map(task!(|n: u64| (n / 2 % 7, n))).collect().await.unwrap();
+            found.sort_unstable();
+            assert_eq!(found, expected.clone().into_iter().collect::<Vec<_>>());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_is_counted_on_the_workers() {
+    let cluster = cluster().await;
+    for (start, end, partitions) in [(0, 0, 3), (5, 6, 3), (10, 30, 0), (10, 30, 7), (10, 30, 1000), (7, 3, 2)] {
+        let bag = Bag::range(&cluster, start..end, partitions);
+        let expected: Vec<u64> = (start..end).collect();
+        assert_eq!(bag.collect().await.unwrap(), expected);
+        assert_eq!(bag.npartitions().await.unwrap(), partitions.max(1).min(expected.len()));
+        assert_eq!(bag.take(3).await.unwrap(), expected[..expected.len().min(3)]);
+        assert_eq!(bag.sum().await.unwrap(), expected.iter().sum::<u64>());
+    }
+    assert_eq!(Bag::range(&cluster, u64::MAX - 4..u64::MAX, 3).max().await.unwrap(), Some(u64::MAX - 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn partitions_are_brought_together_and_cut() {
     let cluster = cluster().await;
     for (items, bag) in shapes(&cluster) {

@@ -10,7 +10,7 @@
 //! | `map`, `try_map`, `filter`, `remove`, `flat_map`, `flatten`, `starmap`, `pluck`, `map_partitions`, `random_sample`, `concat` | not at all |
 //! | `count`, `collect`, `take` | at the client; `take` computes only as many partitions as it needs |
 //! | `fold`, `reduction`, `topk`, `min`, `max`, `sum`, `mean`, `var`, `std`, `any`, `all` | in a tree on the workers, 8 at a time ([`split_every`](Bag::split_every)), in order |
-//! | `foldby`, `frequencies`, `distinct` | first each partition by itself, then in a tree; with [`parts`](Bag::parts) above 1 each part of the keys in a tree of its own (a hash shuffle), for many distinct keys |
+//! | `foldby`, `frequencies`, `distinct`, `distinct_by` | first each partition by itself, then in a tree; with [`parts`](Bag::parts) above 1 each part of the keys in a tree of its own (a hash shuffle), for many distinct keys |
 //! | `join`, `groupby` | a hash shuffle into as many parts as the cluster has threads, or [`parts`](Bag::parts); `groupby` into as many as there are partitions, if these are more |
 //! | `zip` | partition by partition |
 //! | `product` | each partition with each of the other bag |
@@ -23,6 +23,7 @@
 
 mod aggregate;
 mod error;
+mod json;
 mod meet;
 mod meet_tasks;
 #[cfg(test)]
@@ -44,11 +45,13 @@ mod tests;
 mod text;
 
 pub use error::BagError;
-pub use pluck::{Field, Plucked};
+pub use json::Json;
+pub use pluck::{Field, JsonItem, Plucked};
 pub use scalar::{Number, Scalar};
 
 use std::hash::Hash;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use csv::ByteRecord;
@@ -140,9 +143,9 @@ impl<T> Bag<T> {
         Bag::from_source(cluster, Source::Kept(outputs))
     }
 
-    /// The next `foldby`, `frequencies`, `distinct`, `join` or `groupby` splits its keys into `parts` partitions.
+    /// The next `foldby`, `frequencies`, `distinct`, `distinct_by`, `join` or `groupby` splits its keys into `parts` partitions.
     ///
-    /// Of the first three each costs a task for every partition before it, so a few are enough: about the number of the
+    /// Of the first four each costs a task for every partition before it, so a few are enough: about the number of the
     /// cluster's threads. Of `join` and `groupby` each is one task, and should fit into memory.
     pub fn parts(mut self, parts: u32) -> Bag<T> {
         self.parts = Some(parts.max(1));
@@ -246,6 +249,18 @@ impl Bag<String> {
     /// As [`read_text`](Bag::read_text), with partitions of about `block_bytes` instead of 16 MiB.
     pub fn read_text_in_blocks(cluster: &Cluster, pattern: &str, block_bytes: u64) -> Bag<String> {
         Bag::from_source(cluster, Source::Text(TextFiles::new(pattern, Some(block_bytes))))
+    }
+}
+
+impl Bag<u64> {
+    /// The numbers of the range, in `partitions` partitions of about the same size, or as many as there are numbers. They
+    /// are counted on the workers.
+    pub fn range(cluster: &Cluster, numbers: Range<u64>, partitions: usize) -> Bag<u64> {
+        let count = numbers.end.saturating_sub(numbers.start);
+        let partitions = (partitions.max(1) as u64).min(count);
+        let at = |number: u64| numbers.start + (u128::from(count) * u128::from(number) / u128::from(partitions)) as u64;
+        let ranges = (0..partitions).map(|number| at(number)..at(number + 1)).collect();
+        Bag::from_source(cluster, Source::Ranges(ranges))
     }
 }
 

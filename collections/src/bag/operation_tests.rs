@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use starling_actors::Cluster;
 
-use super::{Bag, BagError};
+use super::{Bag, BagError, Json};
 
 macro_rules! task {
     ($($input:tt)*) => { starling_macros::task_closure!(crate = starling_runtime, $($input)*) };
@@ -104,13 +104,18 @@ async fn lists_are_flattened_wherever_they_come_from() {
     assert_eq!(kept.map(task!(|list: Vec<u8>| list)).flatten().collect().await.unwrap(), [1, 2, 3]);
 }
 
+const LINES: [&str; 2] = [r#"{"name":"a","tags":["x","y"],"n":1}"#, r#"{"name":"b","tags":[],"n":2.5,"more":null}"#];
+
+fn lines_in(cluster: &Cluster, lines: &[&str], partitions: usize) -> Bag<String> {
+    let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+    Bag::from_sequence(cluster, lines, partitions).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_json_values_are_plucked_with_and_without_a_type() {
     let cluster = cluster().await;
-    let lines = [r#"{"name":"a","tags":["x","y"],"n":1}"#, r#"{"name":"b","tags":[],"n":2.5,"more":null}"#];
     for partitions in [1, 2] {
-        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
-        let lines = Bag::from_sequence(&cluster, lines, partitions).unwrap();
+        let lines = lines_in(&cluster, &LINES, partitions);
         let values = lines.try_map(task!(|line: &str| serde_json::from_str::<Value>(line)));
         let show = || task!(|value: &Value| value.to_string());
         assert_eq!(values.clone().pluck_as::<String>("name").collect().await.unwrap(), ["a", "b"]);
@@ -129,6 +134,13 @@ async fn fields_of_json_values_are_plucked_with_and_without_a_type() {
         assert!(error.reason().starts_with(r#""n" of {"#), "{error}");
         let error = values.pluck("name").collect().await.unwrap_err();
         assert!(error.to_string().contains("cannot travel between tasks"), "{error}");
+
+        let lines = lines_in(&cluster, &LINES, partitions);
+        let values = lines.try_map(task!(|line: &str| serde_json::from_str::<Json>(line)));
+        let names = values.clone().pluck("name").collect().await.unwrap();
+        assert_eq!(names, [Json(json!("a")), Json(json!("b"))]);
+        let kept = values.persist().await.unwrap().pluck_or("more", json!(7)).pluck_as::<Option<u8>>("x");
+        assert_eq!(kept.collect().await.unwrap(), [None, None]);
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Plan`] is the client's; [`StageSource`], [`Program`] and [`MergeSpec`] are what a worker is told. Types are gone here: a closure is
 //! an id and its encoded captures.
 
+use std::ops;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub(crate) enum Source {
     Text(TextFiles),
     /// The client's own items, a block for each partition.
     Items(Vec<ItemBlock>),
+    /// The numbers of each of these ranges.
+    Ranges(Vec<ops::Range<u64>>),
     /// Outputs that the cluster keeps, one for each partition.
     Kept(Vec<Future<Buckets>>),
     /// What another bag's items give when they are grouped, in so many partitions.
@@ -75,6 +78,7 @@ pub(crate) enum Group {
     FoldBy { key: FnRef, zero: Vec<u8>, op: FnRef, combine: FnRef },
     Frequencies,
     Distinct,
+    DistinctBy { key: FnRef },
 }
 
 /// What an item goes through on its way.
@@ -147,7 +151,7 @@ impl Program {
             End::Fold { op, zero } => op.captures.nbytes() + optional(zero),
             End::Scan { op, initial } => op.captures.nbytes() + optional(initial),
             End::FoldBy { key, zero, op, .. } => key.captures.nbytes() + zero.len() as u64 + op.captures.nbytes(),
-            End::Partition { key, .. } | End::TopK { key, .. } => key.captures.nbytes(),
+            End::Partition { key, .. } | End::First { key, .. } | End::TopK { key, .. } => key.captures.nbytes(),
         };
         self.steps.iter().map(step).sum::<u64>() + end
     }
@@ -178,6 +182,8 @@ pub(crate) enum StageSource {
     Csv(CsvRange),
     /// A range of a text file.
     Text(TextRange),
+    /// Numbers.
+    Numbers(ops::Range<u64>),
 }
 
 /// An exact range of a CSV file and the columns that are wanted of it.
@@ -208,6 +214,8 @@ pub(crate) enum End {
     FoldBy { key: FnRef, zero: Vec<u8>, op: FnRef, buckets: u32 },
     /// The items themselves, split by key.
     Partition { key: FnRef, buckets: u32 },
+    /// The first item of each key, with its key.
+    First { key: FnRef, buckets: u32 },
     /// Those with the largest keys.
     TopK { key: FnRef, limit: u64 },
     /// Those at the places of the task's share.
@@ -223,4 +231,5 @@ pub(crate) enum End {
 pub(crate) enum MergeSpec {
     Frequencies { counted: bool },
     FoldBy { combine: FnRef },
+    First,
 }

@@ -9,6 +9,7 @@ use starling_runtime::task::items::{AnySink, Buckets, ItemType, Sink, Stop};
 use starling_runtime::value::Data;
 
 use super::Bag;
+use super::json::Json;
 use super::plan::Step;
 use super::scalar::{Kind, Scalar, with_scalar};
 
@@ -107,6 +108,37 @@ impl<S: Scalar> Plucked for Option<S> {
     const OPTIONAL: bool = true;
 }
 
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Value {}
+    impl Sealed for super::Json {}
+}
+
+/// An item that is a JSON value: a [`Json`], or a `serde_json::Value`, which is an item only within a stage, since it cannot
+/// travel.
+pub trait JsonItem: Data + From<Value> + sealed::Sealed {
+    #[doc(hidden)]
+    const TRAVELS: bool;
+    #[doc(hidden)]
+    fn value(&self) -> &Value;
+}
+
+impl JsonItem for Value {
+    const TRAVELS: bool = false;
+
+    fn value(&self) -> &Value {
+        self
+    }
+}
+
+impl JsonItem for Json {
+    const TRAVELS: bool = true;
+
+    fn value(&self) -> &Value {
+        self
+    }
+}
+
 /// A step that takes part of a JSON value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Pluck {
@@ -115,33 +147,43 @@ pub(crate) struct Pluck {
     default: Option<String>,
     /// The type that it becomes, and whether it is in an `Option`; `None` leaves it a JSON value.
     scalar: Option<(Kind, bool)>,
+    /// Whether items are [`Json`].
+    travels: bool,
 }
 
 impl Pluck {
+    fn of<J: JsonItem>(field: Field) -> Pluck {
+        Pluck { field, default: None, scalar: None, travels: J::TRAVELS }
+    }
+
     /// The items that it gives.
     pub(crate) fn gives(&self) -> ItemType {
         match self.scalar {
-            None => ItemType::of::<Value>(),
+            None => self.takes(),
             Some((kind, false)) => with_scalar!(kind, S => ItemType::of::<S>()),
             Some((kind, true)) => with_scalar!(kind, S => ItemType::of::<Option<S>>()),
         }
     }
 
     /// The items that it takes.
-    pub(crate) fn takes() -> ItemType {
-        ItemType::of::<Value>()
+    pub(crate) fn takes(&self) -> ItemType {
+        if self.travels { ItemType::of::<Json>() } else { ItemType::of::<Value>() }
     }
 
     /// The step's sink.
     pub(crate) fn open(&self, next: AnySink) -> Result<AnySink, FailureCause> {
+        if self.travels { self.open_for::<Json>(next) } else { self.open_for::<Value>(next) }
+    }
+
+    fn open_for<J: JsonItem>(&self, next: AnySink) -> Result<AnySink, FailureCause> {
         match self.scalar {
-            None => self.sink::<Value>(next, Ok),
-            Some((kind, false)) => with_scalar!(kind, S => self.sink::<S>(next, serde_json::from_value)),
-            Some((kind, true)) => with_scalar!(kind, S => self.sink::<Option<S>>(next, serde_json::from_value)),
+            None => self.sink::<J, J>(next, |value| Ok(value.into())),
+            Some((kind, false)) => with_scalar!(kind, S => self.sink::<J, S>(next, serde_json::from_value)),
+            Some((kind, true)) => with_scalar!(kind, S => self.sink::<J, Option<S>>(next, serde_json::from_value)),
         }
     }
 
-    fn sink<R: Data>(&self, next: AnySink, convert: Convert<R>) -> Result<AnySink, FailureCause> {
+    fn sink<J: JsonItem, R: Data>(&self, next: AnySink, convert: Convert<R>) -> Result<AnySink, FailureCause> {
         let default = match (&self.default, self.scalar) {
             (Some(text), _) => Some(serde_json::from_str(text).map_err(|error| FailureCause::Codec {
                 message: format!("the default of the field {}: {error}", self.field),
@@ -150,7 +192,7 @@ impl Pluck {
             (None, _) => None,
         };
         let field = self.field.clone();
-        Ok(AnySink::new::<Value>(Plucking { field, default, convert, next: next.typed::<R>()? }))
+        Ok(AnySink::new::<J>(Plucking { field, default, convert, next: next.typed::<R>()? }))
     }
 }
 
@@ -163,15 +205,16 @@ struct Plucking<R> {
     next: Box<dyn Sink<R>>,
 }
 
-impl<R: 'static> Sink<Value> for Plucking<R> {
-    fn push(&mut self, item: Value) -> Result<(), Stop> {
+impl<J: JsonItem, R: 'static> Sink<J> for Plucking<R> {
+    fn push(&mut self, item: J) -> Result<(), Stop> {
         let failed = |message| Stop::from(FailureCause::Error { message, sources: Vec::new() });
-        let part = self.field.of(&item, self.default.as_ref()).map_err(|absent| {
-            let item = shown(&item);
+        let item = item.value();
+        let part = self.field.of(item, self.default.as_ref()).map_err(|absent| {
+            let item = shown(item);
             failed(format!("{item} has no {absent}: use pluck_or, or pluck_as::<Option<_>>, if it may be absent"))
         })?;
         let part =
-            (self.convert)(part).map_err(|error| failed(format!("{} of {}: {error}", self.field, shown(&item))))?;
+            (self.convert)(part).map_err(|error| failed(format!("{} of {}: {error}", self.field, shown(item))))?;
         self.next.push(part)
     }
 
@@ -189,36 +232,34 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// JSON values are items only within a stage, since they cannot travel: what is done with them must end in another type,
-/// by [`pluck_as`](Bag::pluck_as) or a closure.
-impl Bag<Value> {
+/// JSON values. Of items that are structs or tuples a closure takes a field, with its type: `map(task!(|post: &Post| post.score))`.
+impl<J: JsonItem> Bag<J> {
     /// This field or element of each value. A value that does not have it fails the computation.
-    ///
-    /// Of items that are structs or tuples a closure takes a field, with its type: `map(task!(|post: &Post| post.score))`.
     ///
     /// ```no_run
     /// # macro_rules! task { ($($t:tt)*) => { starling_macros::task_closure!(crate = starling_runtime, $($t)*) } }
-    /// # use starling_collections::Bag;
+    /// use starling_collections::bag::{Bag, Json};
+    ///
     /// # async fn run(cluster: starling_actors::Cluster) -> Result<(), Box<dyn std::error::Error>> {
-    /// let values = Bag::read_text(&cluster, "posts/*.jsonl").try_map(task!(|line: &str| serde_json::from_str::<serde_json::Value>(line)));
-    /// let names = values.pluck("owner").pluck_as::<String>("name").frequencies().collect().await?;
+    /// let posts = Bag::read_text(&cluster, "posts/*.jsonl").try_map(task!(|line: &str| serde_json::from_str::<Json>(line)));
+    /// let names = posts.pluck("owner").pluck_as::<String>("name").frequencies().collect().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn pluck(self, field: impl Into<Field>) -> Bag<Value> {
-        self.with_step(Step::Pluck(Pluck { field: field.into(), default: None, scalar: None }))
+    pub fn pluck(self, field: impl Into<Field>) -> Bag<J> {
+        self.with_step(Step::Pluck(Pluck::of::<J>(field.into())))
     }
 
     /// As [`pluck`](Bag::pluck), with `default` where the field is absent. A field that is there and null stays null.
-    pub fn pluck_or(self, field: impl Into<Field>, default: Value) -> Bag<Value> {
+    pub fn pluck_or(self, field: impl Into<Field>, default: Value) -> Bag<J> {
         let default = Some(default.to_string());
-        self.with_step(Step::Pluck(Pluck { field: field.into(), default, scalar: None }))
+        self.with_step(Step::Pluck(Pluck { default, ..Pluck::of::<J>(field.into()) }))
     }
 
     /// As [`pluck`](Bag::pluck), as a number, text or truth value. A value of another type fails the computation; an absent
     /// field or null too, unless it is plucked as an `Option`.
     pub fn pluck_as<R: Plucked>(self, field: impl Into<Field>) -> Bag<R> {
         let scalar = Some((R::KIND, R::OPTIONAL));
-        self.with_step(Step::Pluck(Pluck { field: field.into(), default: None, scalar }))
+        self.with_step(Step::Pluck(Pluck { scalar, ..Pluck::of::<J>(field.into()) }))
     }
 }

@@ -8,7 +8,7 @@ use starling_runtime::task::items::{Param, Ref, TaskFn};
 use starling_runtime::value::Data;
 
 use super::meet_tasks::list_call;
-use super::plan::{Plan, Source, Step, Target};
+use super::plan::{Group, Plan, Source, Step, Target};
 use super::{Bag, BagError, encode_zero};
 
 impl<T> Bag<T> {
@@ -57,6 +57,17 @@ impl<T: Data> Bag<T> {
             right_key,
             parts,
         }))
+    }
+
+    /// The first item of each key. The items come in no promised order, but always in the same. The keys are
+    /// [compared](#comparing-keys) by their encoding, and partitions meet as for [`distinct`](Bag::distinct).
+    pub fn distinct_by<U, K>(self, key: TaskFn<(Ref<U>,), K>) -> Bag<T>
+    where
+        U: ToOwned<Owned = T> + ?Sized + 'static,
+        K: Data + Eq + Hash,
+    {
+        let (input, parts) = (self.plan.clone(), self.parts.unwrap_or(1));
+        self.regrouped(key.reference().map(|key| Source::Grouped { input, group: Group::DistinctBy { key }, parts }))
     }
 
     /// The items of each key together, in their order. The keys come in no promised order, but always in the same. They are

@@ -13,7 +13,7 @@ use starling_runtime::task::items::{Buckets, ItemBlock};
 use starling_runtime::task::{ArgList, Call, ClientError, Future, IntoArg};
 
 use super::BagError;
-use super::meet_tasks::pick;
+use super::meet_tasks::{pick, unkeyed};
 use super::plan::{CsvRange, End, Group, MergeSpec, Plan, Program, Share, Source, StageSource, Step};
 use super::stage::{merge_call, program, stage_call, value_call};
 
@@ -172,8 +172,8 @@ impl<'a> Run<'a> {
     ) -> BoxFuture<'b, Result<Vec<Future<Buckets>>, BagError>> {
         Box::pin(async move {
             let inputs = match &*plan.source {
-                Source::Csv { .. } | Source::Text(_) => {
-                    let sources = self.file_ranges(plan, end).await?;
+                Source::Csv { .. } | Source::Text(_) | Source::Ranges(_) => {
+                    let sources = self.sources(plan, end).await?;
                     let program = self.program(&plan.steps, end);
                     let shares = only.shares(sources).into_iter();
                     let calls = shares.map(|share| stage_call(share, &program, Vec::<Arc<Buckets>>::new()));
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
         calls.map(|call| self.submit(call)).collect()
     }
 
-    async fn file_ranges(&self, plan: &Plan, end: &End) -> Result<Vec<StageSource>, BagError> {
+    async fn sources(&self, plan: &Plan, end: &End) -> Result<Vec<StageSource>, BagError> {
         match &*plan.source {
             Source::Csv { files, wanted } => {
                 let scanned = files.scan().await?;
@@ -264,6 +264,7 @@ impl<'a> Run<'a> {
                 let ranges = files.ranges(self.cluster).await?;
                 Ok(ranges.iter().cloned().map(StageSource::Text).collect())
             }
+            Source::Ranges(ranges) => Ok(ranges.iter().cloned().map(StageSource::Numbers).collect()),
             _ => Ok(Vec::new()),
         }
     }
@@ -296,13 +297,19 @@ impl<'a> Run<'a> {
             Group::Distinct => {
                 (End::Frequencies { buckets: parts, counted: false }, MergeSpec::Frequencies { counted: false })
             }
+            Group::DistinctBy { key } => (End::First { key: key.clone(), buckets: parts }, MergeSpec::First),
         };
         let outputs = self.lower(input, &end, &Only::All).await?;
         let parts = self.picked(outputs, parts);
-        Ok(parts
+        let merged: Vec<_> = parts
             .into_iter()
             .filter_map(|outputs| self.tree(outputs, |run, inputs| run.submit(merge_call(merge.clone(), inputs))))
-            .collect())
+            .collect();
+        if !matches!(group, Group::DistinctBy { .. }) {
+            return Ok(merged);
+        }
+        // Of the others a key is part of the item.
+        Ok(merged.into_iter().map(|output| self.cluster.submit(unkeyed::task(output))).collect())
     }
 
     /// Each bucket of each output by itself, grouped by bucket.

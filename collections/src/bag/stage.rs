@@ -1,5 +1,6 @@
 //! The tasks that bags are made of. None of them knows a type: they find closures by id and chain their sinks.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use csv::ByteRecord;
@@ -8,14 +9,14 @@ use starling_macros::task;
 use starling_runtime::parts::Parts;
 use starling_runtime::task::items::{
     AnySink, Buckets, Collect, Count, FnRef, FoldFns, Frequencies, Gate, ItemType, KeyFns, PairSink, RawSink, Row,
-    Stop, Through,
+    Stop, Through, encode_to,
 };
 use starling_runtime::task::{Call, Entries, Future, IntoArg, Linked, TaskArgs, TaskDef, inventory};
 use starling_runtime::value::Value;
 
+use super::meet_tasks::firsts;
 use super::places::{Gated, Places};
 use super::plan::{CsvRange, End, MergeSpec, Program, Share, StageSource, Step};
-use super::pluck::Pluck;
 use super::summary::summary_sink;
 use super::text::{LineStop, TextRange};
 use crate::csv::{Columns, CsvError, FileStamp, fault, first_fault, open_records};
@@ -105,6 +106,7 @@ fn output(
     feed(&mut *sink)?;
     let buckets = sink.finish()?;
     Ok(match program.end {
+        End::First { .. } => Value::live(firsts(&[Arc::new(buckets)])?),
         End::Partition { .. } => Value::live(Parts::live(buckets.0.into_iter().map(|bucket| Buckets(vec![bucket])))),
         _ => Value::live(buckets),
     })
@@ -115,6 +117,7 @@ fn feed(sink: &mut dyn RawSink, source: &StageSource, inputs: &[Arc<Buckets>]) -
         StageSource::Inputs => ended(feed_inputs(sink, inputs)),
         StageSource::Csv(range) => feed_csv(sink, range),
         StageSource::Text(range) => feed_text(sink, range),
+        StageSource::Numbers(range) => ended(feed_numbers(sink, range.clone())),
     }
 }
 
@@ -174,7 +177,7 @@ fn chain(steps: &[Step], end: &End, share: &Share) -> Result<Box<dyn RawSink>, F
         next = match step {
             Step::Flatten => Next::Elements(next.raw()?, Vec::new()),
             Step::Sample(sample) => next.gated(sample.gate(share.number, number))?,
-            Step::Pluck(pluck) => Next::Typed(pluck.open(next.of(pluck.gives())?)?, Pluck::takes()),
+            Step::Pluck(pluck) => Next::Typed(pluck.open(next.of(pluck.gives())?)?, pluck.takes()),
             closure => {
                 let (function, through) = through(closure)?;
                 Next::Typed((through.open)(&function.captures, next.of(through.gives)?)?, through.takes)
@@ -199,7 +202,9 @@ fn end_sink(end: &End, share: &Share) -> Result<Next, FailureCause> {
             let key = (key_fns(key)?.extract)(&key.captures)?;
             typed(op, (fold_fns(op)?.fold_by)(&op.captures, key, Some(zero), *buckets)?)
         }
-        End::Partition { key, buckets } => typed(key, (key_fns(key)?.partition)(&key.captures, *buckets)?),
+        End::Partition { key, buckets } | End::First { key, buckets } => {
+            typed(key, (key_fns(key)?.partition)(&key.captures, *buckets)?)
+        }
         End::TopK { key, limit } => {
             let topk = key.resolve()?.topk.as_ref().ok_or_else(|| unable("order items"))?;
             typed(key, topk(&key.captures, *limit)?)
@@ -274,6 +279,16 @@ pub(super) fn feed_inputs(sink: &mut dyn RawSink, inputs: &[Arc<Buckets>]) -> Re
     Ok(())
 }
 
+fn feed_numbers(sink: &mut dyn RawSink, numbers: Range<u64>) -> Result<(), Stop> {
+    let mut scratch = Vec::new();
+    for number in numbers {
+        scratch.clear();
+        encode_to(&number, &mut scratch)?;
+        sink.push_encoded(&scratch)?;
+    }
+    Ok(())
+}
+
 fn feed_csv(sink: &mut dyn RawSink, source: &CsvRange) -> Result<(), FailureCause> {
     let CsvRange { file, range, total, numbers, names } = source;
     let columns = Columns::some(*total as usize, numbers);
@@ -326,6 +341,7 @@ fn csv_cause(error: CsvError) -> FailureCause {
 
 fn merge(spec: &MergeSpec, inputs: &[Arc<Buckets>]) -> Result<Buckets, FailureCause> {
     let mut sink: Box<dyn PairSink> = match spec {
+        MergeSpec::First => return firsts(inputs),
         MergeSpec::Frequencies { counted } => Box::new(Frequencies::new(1, *counted)),
         MergeSpec::FoldBy { combine } => (fold_fns(combine)?.merge)(&combine.captures, 1)?,
     };

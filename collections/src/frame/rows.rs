@@ -304,6 +304,16 @@ async fn outputs(frame: DataFrame) -> Result<(Cluster, Vec<Future<Parts>>), Fram
     Ok((cluster, outputs))
 }
 
+impl Bag<Row> {
+    /// The rows as a frame of these columns: [`Frames::from_bag`], which says what it costs.
+    ///
+    /// # Errors
+    /// As of [`from_bag`](Frames::from_bag).
+    pub async fn to_frame(self, frames: &Frames, schema: SchemaRef) -> Result<DataFrame, FrameError> {
+        frames.from_bag(self, schema).await
+    }
+}
+
 impl Frames {
     /// A frame of a bag's rows, of these columns. The bag is computed, and its partitions become the frame's, on the
     /// workers; they are kept as long as a frame of them is held, with what [`Bag::persist`] says of lost ones. Returns as
