@@ -28,6 +28,7 @@ pub trait IntoArg<T> {
 }
 
 /// What an argument refers to that is not the value itself.
+#[derive(Clone)]
 pub enum Input {
     /// A submitted task's output.
     Future(Arc<FutureInner>),
@@ -142,6 +143,11 @@ impl TaskArgs {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.args.is_empty()
+    }
+
+    /// The inputs, for a task that is made of others.
+    pub(super) fn inputs(&self) -> &[Value] {
+        &self.inputs
     }
 
     /// Argument `at`, shared with the store if it is another task's output.
