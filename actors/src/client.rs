@@ -9,11 +9,15 @@
 //!
 //! What outlives the client is submitted as a job of its own (`detaching`), or kept of this one's (`keeping`).
 
+mod again;
 mod asking;
+mod borrowing;
 mod detaching;
 mod fetching;
+mod gathering;
 mod keeping;
 mod open_graph;
+mod reporting;
 mod resuming;
 mod scattering;
 mod sending;
@@ -22,28 +26,29 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
 use starling_core::fixed::FixedMap;
-use starling_core::ids::{JobId, KindId, TaskId, WorkerId};
+use starling_core::ids::{JobId, KindId, NodeId, TaskId, WorkerId};
 use starling_core::spec::TaskSpec;
 use starling_core::wire::{FromClient, ResultAt, SubmitError, ToClient, WorkerInfo};
 use starling_remote::Actors;
 use starling_runtime::mesh::Mesh;
 use starling_runtime::slots::Slots;
-use starling_runtime::task::{CallParts, ClientError, Graph, GraphParts, Input, ResultSource, TaskDef};
+use starling_runtime::task::{CallParts, ClientError, FutureStatus, Graph, GraphParts, Input, ResultSource, TaskDef};
 use starling_runtime::value::Value;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::node::Node;
 
+pub(crate) use self::fetching::Held;
 pub(crate) use self::keeping::KeptResults;
 
 use self::detaching::Detaching;
-use self::fetching::Held;
 use self::keeping::Watched;
 use self::open_graph::OpenGraph;
 use self::sending::Queued;
@@ -104,6 +109,12 @@ struct State {
     open_graph: OpenGraph,
     /// What is given up and not settled yet.
     cancelled: BTreeSet<u32>,
+    /// What runs to its end though its futures may be dropped, and whether they are.
+    fired: BTreeMap<u32, (TaskId, bool)>,
+    /// What is to run again, by the question that says so: until that is answered, failures that are told are old ones.
+    retrying: BTreeMap<u32, u64>,
+    /// What a restart has made the cluster forget though its futures are held.
+    forgotten: BTreeSet<u32>,
     /// The pieces in which the job is said again that are not accepted yet.
     restoring: BTreeSet<u64>,
     /// Submissions on their way: token, the number after their last task.
@@ -262,8 +273,13 @@ impl Client {
     fn check(&self, state: &mut State, parts: &CallParts) -> Result<(SmallVec<[u32; 3]>, KindId), ClientError> {
         let number = |input: &Input| match input {
             Input::Key(name) => Err(ClientError::KeyOutsideGraph(name.clone())),
-            Input::Future(future) if !future.is_of(self) => Err(ClientError::ForeignFuture(future.task())),
-            Input::Future(future) => state.unsent_failure(future.task()).map_or(Ok(future.task().index), Err),
+            Input::Future(future) if future.is_of(self) => {
+                state.unusable(future.task()).map_or(Ok(future.task().index), Err)
+            }
+            Input::Future(future) if future.is_kept_for(self) => {
+                self.borrowed(state, future.task(), parts.options.priority)
+            }
+            Input::Future(future) => Err(ClientError::ForeignFuture(future.task())),
         };
         let inputs = parts.inputs.iter().map(number).collect::<Result<_, _>>()?;
         state.check_not_lost()?;
@@ -286,7 +302,7 @@ impl Client {
         Ok(kind)
     }
 
-    fn check_kinds(&self, defs: &[&'static TaskDef]) -> Result<(), ClientError> {
+    pub(crate) fn check_kinds(&self, defs: &[&'static TaskDef]) -> Result<(), ClientError> {
         let unknown = defs.iter().filter(|def| !self.kinds.contains(&def.kind()));
         let unknown: Vec<_> = unknown.map(|def| def.info()).collect();
         if unknown.is_empty() { Ok(()) } else { Err(ClientError::Rejected(SubmitError::UnknownKinds(unknown))) }
@@ -325,6 +341,26 @@ impl Client {
         }
     }
 
+    /// Resolves when this node has had no worker for a while. One that loses its scheduler is back in a moment.
+    pub(crate) async fn gone(&self, node: NodeId) {
+        const MISSED_FOR: Duration = Duration::from_secs(15);
+        let until_there = |is_wanted: bool| async move {
+            loop {
+                let changed = self.workers_changed.notified();
+                if self.lock().workers.values().any(|info| info.node == node) == is_wanted {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        loop {
+            until_there(false).await;
+            if tokio::time::timeout(MISSED_FOR, until_there(true)).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Takes what the scheduler says.
     pub(crate) fn handle(&self, messages: Vec<ToClient>) {
         let mut rejected = None;
@@ -339,15 +375,19 @@ impl Client {
                 }
                 ToClient::Failed { task, failure } => {
                     let is_of_watching = state.has_asked_in_vain(&failure);
+                    let is_old = state.retrying.contains_key(&task.index);
                     let outcome = Err(ClientError::Failed(failure));
                     state.settle_watched(task, &outcome);
-                    if task.job == self.job && !is_of_watching {
+                    if task.job == self.job && !is_of_watching && !is_old {
                         state.settle(task.index, outcome);
                     }
                 }
                 ToClient::Recomputing { task } => {
                     state.watched.get_mut(&task).into_iter().for_each(|watched| watched.entry.outcome = None);
-                    if let Some(entry) = state.tasks.get_mut(&task.index).filter(|_| task.job == self.job) {
+                    let is_forgotten = state.forgotten.contains(&task.index);
+                    if let Some(entry) =
+                        state.tasks.get_mut(&task.index).filter(|_| task.job == self.job && !is_forgotten)
+                    {
                         entry.outcome = None;
                     }
                 }
@@ -365,9 +405,11 @@ impl Client {
                 ToClient::Done { token, ref problem, .. } if state.detached_is_kept(token, problem) => {}
                 ToClient::WhoHas { token, .. }
                 | ToClient::Explained { token, .. }
+                | ToClient::Report { token, .. }
                 | ToClient::Jobs { token, .. }
                 | ToClient::Kept { token, .. }
                 | ToClient::Done { token, .. } => {
+                    state.is_retried(token);
                     if let Some(question) = state.answers.remove(&token) {
                         // Whoever asked may have given up.
                         let _ = question.answer.send(message);
@@ -404,6 +446,8 @@ impl Client {
         state.answers.clear();
         state.open_graph = OpenGraph::default();
         state.accept_waiters.clear();
+        state.fired.clear();
+        state.retrying.clear();
         let error = ClientError::SchedulerLost(reason.to_owned());
         state.lose_detaching(&error);
         state.lose_watched(&error);
@@ -464,6 +508,10 @@ impl State {
     fn settle(&mut self, index: u32, outcome: Result<ResultAt, ClientError>) {
         // Nobody holds the future any more: the release is on its way.
         self.cancelled.remove(&index);
+        if self.forgotten.contains(&index) {
+            return;
+        }
+        self.fired_has_ended(index, &outcome);
         if let Some(entry) = self.tasks.get_mut(&index) {
             entry.settle(outcome);
         }
@@ -504,13 +552,17 @@ impl State {
 impl ResultSource for Client {
     fn release(&self, task: TaskId) {
         let mut state = self.lock();
-        state.tasks.remove(&task.index);
-        state.cancelled.remove(&task.index);
-        if task.index < UNSENT_FROM && state.lost.is_none() {
-            state.queue.push_back(Queued::Release(task));
-            drop(state);
-            self.queued.notify_one();
+        if state.runs_on(task.index) || !state.let_go(task) {
+            return;
         }
+        drop(state);
+        self.queued.notify_one();
+    }
+
+    fn status(&self, task: TaskId) -> FutureStatus {
+        let state = self.lock();
+        let outcome = state.tasks.get(&task.index).and_then(|entry| entry.outcome.as_ref());
+        FutureStatus::of(outcome.map(|outcome| outcome.as_ref().map_err(AsRef::as_ref)))
     }
 
     fn cancel(&self, task: TaskId) {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use starling_core::explain::Explanation;
 use starling_core::ids::{NodeId, TaskId, WorkerId};
 use starling_core::spec::Resources;
@@ -16,7 +15,6 @@ use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshLimits
 use starling_runtime::secret::{ClusterSecret, SecretError};
 use starling_runtime::store::{MemoryConfig, Store};
 use starling_runtime::task::{Call, ClientError, Future, Graph, ResultSource};
-use starling_runtime::value::{Data, Encoded};
 
 use crate::client::Client;
 use crate::connect::{CurrentNode, MeshHold, PATIENCE, connect};
@@ -26,8 +24,13 @@ use crate::served::ServedStore;
 use crate::status::{self, NodeStatus};
 
 mod keeping;
+mod reporting;
+mod results;
+mod scattering;
 
 pub use self::keeping::Detached;
+pub use self::reporting::{SchedulerInfo, Scope};
+pub use self::scattering::ScatterOptions;
 
 /// How many calls [`Cluster::submit_all`] lets the scheduler be behind with, and at which counts it looks.
 pub(crate) const UNACCEPTED_MAX: usize = 64 * 1024;
@@ -315,21 +318,6 @@ impl Cluster {
         let futures: BTreeMap<&String, Future<T>> =
             names.iter().zip(ids.into_iter().map(|task| Future::new(task, self.source()))).collect();
         Ok(order.iter().filter_map(|name| futures.get(name).cloned()).collect())
-    }
-
-    /// The results of all these futures, in their order. The first failure ends the waiting, not the tasks.
-    pub async fn gather<T: Data>(&self, futures: impl IntoIterator<Item = &Future<T>>) -> Result<Vec<T>, ClientError> {
-        try_join_all(futures.into_iter().map(Future::result)).await
-    }
-
-    /// Puts a value on one of the workers, in turn, and gives a future of it, to be passed to tasks. The cluster cannot
-    /// compute it again: if its worker is lost, it is lost, and tasks that need it fail.
-    pub async fn scatter<T: Data>(&self, value: T) -> Result<Future<T>, ClientError> {
-        let (task, placed) = self.client.scatter(Encoded::of(&value)?);
-        // Made first, so that the value is released if this is given up.
-        let future = Future::new(task, self.source());
-        placed.await.map_err(|_| ClientError::NotPlaced("the client's runtime has ended".to_owned()))??;
-        Ok(future)
     }
 
     /// How the cluster is, as one of its nodes sees it. The node that is asked need not be the one that holds the scheduler, so that

@@ -20,7 +20,9 @@ mod status;
 mod worker_actor;
 mod worker_loop;
 
-pub use cluster::{Cluster, ClusterError, ConnectOptions, Detached, LocalOptions, WeakCluster};
+pub use cluster::{
+    Cluster, ClusterError, ConnectOptions, Detached, LocalOptions, ScatterOptions, SchedulerInfo, Scope, WeakCluster,
+};
 pub use connect::CurrentNode;
 pub use data_dir::{DataDir, DataError};
 pub use node::{Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped};

@@ -258,6 +258,8 @@ pub trait LiveValue: Send + Sync + 'static {
     fn encode_to(&self, out: &mut dyn Write) -> Result<Vec<Bytes>, CodecError>;
     /// About how many bytes it holds: the size of its encoding, sampled for long sequences.
     fn nbytes(&self) -> Result<u64, CodecError>;
+    /// Appends the encoding to what is encoded already, as the next element of a list: the buffers' numbers go on.
+    fn encode_behind(&self, head: &mut Vec<u8>, buffers: &mut Vec<Bytes>) -> Result<(), CodecError>;
     /// The Rust type.
     fn type_name(&self) -> &'static str;
     /// For downcasting.
@@ -271,6 +273,15 @@ impl<T: Data> LiveValue for T {
 
     fn encode_to(&self, out: &mut dyn Write) -> Result<Vec<Bytes>, CodecError> {
         Encoded::write(self, out)
+    }
+
+    fn encode_behind(&self, head: &mut Vec<u8>, buffers: &mut Vec<Bytes>) -> Result<(), CodecError> {
+        let outside = OutOfBand::enter(Buffers::Apart(std::mem::take(buffers)));
+        let encoded = postcard::to_extend(self, std::mem::take(head))
+            .map_err(|source| CodecError::Encode { type_name: std::any::type_name::<T>(), source });
+        *buffers = outside.leave();
+        *head = encoded?;
+        Ok(())
     }
 
     fn nbytes(&self) -> Result<u64, CodecError> {

@@ -48,7 +48,7 @@ pub mod cli;
 
 pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, DataDir, DataError, Detached, LocalOptions, MemberStatus, Node, NodeConfig,
-    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
+    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, ScatterOptions, SchedulerInfo, Scope, Stopped,
 };
 
 /// The actor framework whose actors [`RemoteAddr`] reaches on other nodes.
@@ -60,7 +60,7 @@ pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;
 pub use starling_core::ids::JobId;
-pub use starling_core::wire::JobSummary;
+pub use starling_core::wire::{JobSummary, NbytesOf, WorkerReport};
 pub use starling_macros::task;
 /// Everything about remote actors.
 pub use starling_remote as remote;
@@ -76,7 +76,10 @@ pub use starling_runtime::mesh;
 pub use starling_runtime::parts::Parts;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::store::{MemoryConfig, MemoryConfigError};
-pub use starling_runtime::task::{Call, ClientError, Future, Graph, JsonCallError, JsonResultError, Key, TaskDef, key};
+pub use starling_runtime::task::{
+    AsCompleted, Call, ClientError, Future, FutureStatus, Graph, JsonCallError, JsonResultError, Key, TaskDef, Wait,
+    Waited, as_completed, key, wait,
+};
 pub use starling_runtime::value::{Buffer, Data, Value};
 
 /// What a program that uses bags imports: `use starling::prelude::*`.

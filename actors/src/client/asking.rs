@@ -92,10 +92,20 @@ impl Client {
 
     /// Has workers leave; gives how many outputs were moved for it.
     pub(crate) async fn retire(&self, names: &[String]) -> Result<u64, ClientError> {
-        let workers = find_workers(&self.workers(), names)?;
+        let workers = self.find(names)?;
         let mut all = Moved::default();
         all.add(self.ask(|token| FromClient::Retire { token, workers }).await?)?;
         all.into_result()
+    }
+
+    /// The workers of these names, each the name of one worker or the beginning of its node's id.
+    pub(crate) fn find(&self, names: &[String]) -> Result<Vec<WorkerId>, ClientError> {
+        find_workers(&self.workers(), names)
+    }
+
+    /// That there is no such worker, with those that there are.
+    pub(crate) fn no_such_worker(&self, name: &str) -> ClientError {
+        ClientError::NoSuchWorker { name: name.to_owned(), known: list(self.workers().values()) }
     }
 
     /// Gives tasks up. What is not this job's, or was never sent, is passed over.

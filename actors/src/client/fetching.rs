@@ -14,7 +14,7 @@ use super::{Client, Entry, State};
 
 /// As what a task's outcome is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(crate) enum Held {
     /// A task of the client's job.
     Own,
     /// A kept one, of whatever job.
@@ -44,6 +44,10 @@ impl Client {
                 }
                 lost?;
                 let (told, waiting) = oneshot::channel();
+                // Those who have given up waiting are weeded out now and then.
+                if entry.waiters.len() >= 8 && entry.waiters.len().is_power_of_two() {
+                    entry.waiters.retain(|waiter| !waiter.is_closed());
+                }
                 entry.waiters.push(told);
                 waiting
             };
@@ -100,7 +104,7 @@ impl Client {
     }
 }
 
-fn decode_inline(task: TaskId, bytes: &Bytes) -> Result<Value, ClientError> {
+pub(super) fn decode_inline(task: TaskId, bytes: &Bytes) -> Result<Value, ClientError> {
     postcard::from_bytes::<Encoded>(bytes).map(Value::Encoded).map_err(|error| {
         let cause = FailureCause::Codec { message: format!("the result came damaged: {error}") };
         ClientError::Failed(TaskFailure { task, name: String::new(), node: None, cause })

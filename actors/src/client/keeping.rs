@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use starling_core::failure::{FailureCause, TaskFailure};
 use starling_core::ids::TaskId;
 use starling_core::wire::{FromClient, JobSummary, KeptName, ResultAt, ToClient};
-use starling_runtime::task::{ClientError, ResultSource};
+use starling_runtime::task::{ClientError, FutureStatus, ResultSource};
 use starling_runtime::value::Value;
 
 use super::asking::another_answer;
@@ -21,6 +21,8 @@ pub(super) struct Watched {
     pub(super) entry: Entry,
     /// How many futures there are of it that were asked for apart.
     holds: usize,
+    /// The task of the client's own job that has its output, for those that take it as an argument.
+    pub(super) borrowed: Option<u32>,
 }
 
 /// Where futures of kept tasks get their results. Not the client itself, so that they are told from those of its own job.
@@ -31,8 +33,12 @@ impl ResultSource for KeptResults {
         let mut state = self.0.lock();
         let Some(watched) = state.watched.get_mut(&task) else { return };
         watched.holds = watched.holds.saturating_sub(1);
-        if watched.holds == 0 {
-            state.watched.remove(&task);
+        if watched.holds == 0
+            && let Some(borrowed) = state.watched.remove(&task).and_then(|watched| watched.borrowed)
+        {
+            state.let_go(TaskId::new(self.0.job, borrowed));
+            drop(state);
+            self.0.queued.notify_one();
         }
     }
 
@@ -52,6 +58,16 @@ impl ResultSource for KeptResults {
 
     fn accepted(&self, _: TaskId) -> BoxFuture<'static, Result<(), ClientError>> {
         std::future::ready(Ok(())).boxed()
+    }
+
+    fn status(&self, task: TaskId) -> FutureStatus {
+        let state = self.0.lock();
+        let outcome = state.watched.get(&task).and_then(|watched| watched.entry.outcome.as_ref());
+        FutureStatus::of(outcome.map(|outcome| outcome.as_ref().map_err(AsRef::as_ref)))
+    }
+
+    fn keeper(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.0).addr())
     }
 }
 

@@ -78,8 +78,8 @@ impl State {
                 _ => None,
             })
             .collect();
-        let tasks = &self.tasks;
-        let is_held = |index: u32| tasks.contains_key(&index) || inputs.contains(&index);
+        let (tasks, forgotten) = (&self.tasks, &self.forgotten);
+        let is_held = |index: u32| tasks.contains_key(&index) && !forgotten.contains(&index) || inputs.contains(&index);
         let mut messages = self.open_graph.restore(job, self.said, self.next_token + 1, is_held, &failures);
         self.next_token += messages.len() as u64;
         self.restoring = messages

@@ -12,10 +12,15 @@ use super::Client;
 use super::sending::Queued;
 
 impl Client {
-    /// Puts a value on one of the workers, in turn, or on the next one if that does not take it. Gives the value's id,
-    /// and what came of it. The putting goes on whether or not that is waited for, because what is queued after it
+    /// Puts a value on so many of these workers, of all if none is named, in turn; of those it is to be on, it is on another one
+    /// or on fewer if some do not take it. Gives the value's id, and what came of it. The putting goes on whether or not that is waited for, because what is queued after it
     /// waits for it.
-    pub(crate) fn scatter(&self, value: Encoded) -> (TaskId, oneshot::Receiver<Result<(), ClientError>>) {
+    pub(crate) fn scatter(
+        &self,
+        value: Encoded,
+        among: &[WorkerId],
+        copies: usize,
+    ) -> (TaskId, oneshot::Receiver<Result<(), ClientError>>) {
         let (placed, on) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
         let (task, targets) = {
@@ -26,7 +31,8 @@ impl Client {
                 return (TaskId::new(self.job, state.fail_unsent(error)), outcome);
             }
             let index = state.next_index();
-            let mut targets: Vec<_> = state.workers.iter().map(|(&worker, info)| (worker, info.node)).collect();
+            let all = state.workers.iter().filter(|(worker, _)| among.is_empty() || among.contains(worker));
+            let mut targets: Vec<_> = all.map(|(&worker, info)| (worker, info.node)).collect();
             if !targets.is_empty() {
                 let turn = state.next_scatter % targets.len();
                 targets.rotate_left(turn);
@@ -39,11 +45,11 @@ impl Client {
         let (mesh, own) = (self.mesh.clone(), self.own.clone());
         tokio::spawn(async move {
             let nbytes = value.nbytes();
-            let put = put_on_one(&mesh, task, value, targets).await;
-            let _ = placed.send(put.as_ref().ok().map(|&worker| (worker, nbytes)));
+            let put = put_on(&mesh, task, value, targets, copies).await;
+            let _ = placed.send(put.as_ref().ok().map(|workers| (workers.clone(), nbytes)));
             if let Some(client) = own.upgrade() {
                 // The scheduler says something of a scattered value only if it is lost.
-                let result = put.clone().map(|worker| ResultAt::Workers(SmallVec::from_slice(&[worker])));
+                let result = put.clone().map(|workers| ResultAt::Workers(SmallVec::from_vec(workers)));
                 client.lock().settle(task.index, result);
             }
             let _ = done.send(put.map(drop));
@@ -52,22 +58,27 @@ impl Client {
     }
 }
 
-/// Puts a value on the first of these workers that takes it.
-async fn put_on_one(
+/// Puts a value on the first of these workers that take it, until so many have it.
+async fn put_on(
     mesh: &Mesh,
     task: TaskId,
     value: Encoded,
     targets: Vec<(WorkerId, NodeId)>,
-) -> Result<WorkerId, ClientError> {
+    copies: usize,
+) -> Result<Vec<WorkerId>, ClientError> {
     let mut why = "there are no workers".to_owned();
+    let mut holders = Vec::new();
     for (worker, node) in targets {
+        if holders.len() >= copies {
+            break;
+        }
         match mesh.put(node, task, value.clone()).await {
-            Ok(()) => return Ok(worker),
+            Ok(()) => holders.push(worker),
             Err(error) => {
                 tracing::warn!(%task, %node, %error, "a value could not be put on a worker");
                 why = error.to_string();
             }
         }
     }
-    Err(ClientError::NotPlaced(why))
+    if holders.is_empty() { Err(ClientError::NotPlaced(why)) } else { Ok(holders) }
 }

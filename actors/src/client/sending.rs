@@ -31,7 +31,7 @@ pub(super) enum Queued {
     /// in the order of their numbers.
     Scatter {
         index: u32,
-        placed: oneshot::Receiver<Option<(WorkerId, u64)>>,
+        placed: oneshot::Receiver<Option<(Vec<WorkerId>, u64)>>,
     },
     Message(FromClient),
 }
@@ -140,8 +140,7 @@ impl Sending<'_> {
                     self.send_released(&mut released).await;
                     self.send_tasks(&mut tasks).await;
                     bytes = 0;
-                    let at = placed.await.unwrap_or_default();
-                    let (holders, nbytes) = at.map_or((Vec::new(), 0), |(worker, nbytes)| (vec![worker], nbytes));
+                    let (holders, nbytes) = placed.await.unwrap_or_default().unwrap_or_default();
                     let values = vec![(index, nbytes, holders)];
                     self.send_kept(&FromClient::Scattered { job: self.client.job, values }, index + 1).await;
                 }

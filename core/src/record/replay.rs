@@ -379,9 +379,10 @@ impl Event {
                 FromClient::Scattered { job, values } => {
                     *job == task.job && values.iter().any(|(index, ..)| *index == task.index)
                 }
-                FromClient::Release { tasks } | FromClient::Cancel { tasks } | FromClient::Replicate { tasks, .. } => {
-                    tasks.contains(&task)
-                }
+                FromClient::Release { tasks }
+                | FromClient::Cancel { tasks }
+                | FromClient::Retry { tasks, .. }
+                | FromClient::Replicate { tasks, .. } => tasks.contains(&task),
                 FromClient::CancelJob { job } => *job == task.job,
                 FromClient::Explain { task: named, .. } | FromClient::Unreachable { task: named, .. } => *named == task,
                 FromClient::OpenJob { .. }
@@ -390,6 +391,7 @@ impl Event {
                 | FromClient::Jobs { .. }
                 | FromClient::Kept { .. }
                 | FromClient::WhoHas { .. }
+                | FromClient::Query { .. }
                 | FromClient::Rebalance { .. }
                 | FromClient::Retire { .. } => false,
             },
@@ -473,6 +475,8 @@ fn describe_from_client(message: &FromClient) -> String {
         FromClient::Release { tasks } => format!("released {}", counted(tasks.len(), "result")),
         FromClient::WhoHas { .. } => "asked who has some outputs".to_owned(),
         FromClient::Cancel { tasks } => format!("cancelled {}", counted(tasks.len(), "task")),
+        FromClient::Retry { tasks, .. } => format!("wants {} to run again", counted(tasks.len(), "task")),
+        FromClient::Query { query, .. } => format!("asked: {query:?}"),
         FromClient::CancelJob { job } => format!("cancelled job {}", job.0),
         FromClient::Explain { task, .. } => format!("asked about {task}"),
         FromClient::Replicate { tasks, copies, .. } => {

@@ -29,11 +29,11 @@
 //! **Phases.** What is processing may have been sent ahead of its inputs (`ahead`), asked back for an idle worker (`steal`), or be
 //! suspended, when it waits for tasks that it has submitted itself.
 //!
-//! - [`view`], `explain`: what may be asked of the scheduler.
+//! - [`view`], `report`, `explain`: what may be asked of the scheduler.
 //! - `record`: the records; `queue`: ready tasks; `pool`: the workers; `kinds`: the functions; `classes`: the requirements.
 //! - `recover`: jobs that clients resume; `take_up`: their tasks; `inventory`: what workers have from before; `keep`: what is kept
 //!   without a client.
-//! - `submit`: what clients say; `admit`: how much of it at a time; `workers`: joining, leaving and what workers say.
+//! - `submit`: what clients say; `admit`: how much of it at a time; `retry`: what has failed and is to run again; `workers`: joining, leaving and what workers say.
 //! - `transitions`: what follows when a task's state changes; `place`: which worker gets what; `ahead`: what is sent before its
 //!   inputs; `steal`: what is asked back; `moves`: copies on request, and workers that leave; `copies`: those that are kept up.
 //! - `invariants`: what must hold between events.
@@ -53,6 +53,8 @@ mod pool;
 mod queue;
 mod record;
 mod recover;
+mod report;
+mod retry;
 mod steal;
 mod submit;
 mod take_up;

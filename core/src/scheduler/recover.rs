@@ -63,6 +63,7 @@ impl Later {
             FromClient::Release { tasks }
             | FromClient::Cancel { tasks }
             | FromClient::Watch { tasks }
+            | FromClient::Retry { tasks, .. }
             | FromClient::WhoHas { tasks, .. }
             | FromClient::Replicate { tasks, .. } => tasks.len(),
             _ => 0,
@@ -214,7 +215,9 @@ impl Scheduler {
             | FromClient::Scattered { job, .. }
             | FromClient::CancelJob { job }
             | FromClient::Keep { job, .. } => Some(*job).filter(|job| awaits(*job)),
-            FromClient::WhoHas { tasks, .. } | FromClient::Replicate { tasks, .. } => of_tasks(tasks),
+            FromClient::WhoHas { tasks, .. }
+            | FromClient::Replicate { tasks, .. }
+            | FromClient::Retry { tasks, .. } => of_tasks(tasks),
             FromClient::Release { tasks } | FromClient::Cancel { tasks } => {
                 let job = of_tasks(tasks);
                 if let Some(first) = job.filter(|first| tasks.iter().any(|task| task.job != *first)) {

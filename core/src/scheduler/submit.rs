@@ -111,6 +111,11 @@ impl Scheduler {
                     self.cancel_job(job, effects);
                 }
             }
+            FromClient::Retry { token, tasks } => self.on_retry(client, token, tasks, effects),
+            FromClient::Query { token, query } => {
+                let report = self.report(&query);
+                effects.tell_client(client, ToClient::Report { token, report });
+            }
             FromClient::Explain { token, task } => {
                 let explanation = self.explain(task);
                 effects.tell_client(client, ToClient::Explained { token, explanation });

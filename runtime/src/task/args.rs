@@ -28,6 +28,7 @@ pub trait IntoArg<T> {
 }
 
 /// What an argument refers to that is not the value itself.
+#[derive(Clone)]
 pub enum Input {
     /// A submitted task's output.
     Future(Arc<FutureInner>),
@@ -157,6 +158,11 @@ impl TaskArgs {
                 Err(FailureCause::Codec { message: format!("argument {at} is a list of futures, not one value") })
             }
         }
+    }
+
+    /// The inputs, for a task that is made of others.
+    pub(super) fn inputs(&self) -> &[Value] {
+        &self.inputs
     }
 
     /// Argument `at`, shared with the store if it is another task's output.

@@ -28,6 +28,7 @@ pub struct Call<R> {
 }
 
 /// A call without its type, for the client.
+#[derive(Clone)]
 pub struct CallParts {
     /// The function.
     pub def: &'static TaskDef,
@@ -189,6 +190,19 @@ impl<R> Call<R> {
     /// The task that is called.
     pub fn def(&self) -> &'static TaskDef {
         self.def
+    }
+
+    /// With inputs that none of its own arguments refers to.
+    pub(super) fn with_inputs(mut self, inputs: Vec<Input>) -> Call<R> {
+        self.args.inputs.extend(inputs);
+        self
+    }
+
+    /// Treated as these parts say.
+    pub(super) fn treated_as(mut self, parts: &CallParts) -> Call<R> {
+        self.options = parts.options.clone();
+        self.priority = parts.has_priority.then_some(parts.options.priority);
+        self
     }
 
     /// With one more argument, encoded by who knows its type.

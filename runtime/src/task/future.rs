@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use starling_core::failure::TaskFailure;
+use starling_core::failure::{FailureCause, TaskFailure};
 use starling_core::graph::GraphError;
 use starling_core::ids::{JobId, TaskId};
 use starling_core::wire::SubmitError;
@@ -71,8 +71,9 @@ pub enum ClientError {
         /// The workers that it fits.
         matching: String,
     },
-    /// The future is of another cluster, or of another job of this one: a detached job, or a data set.
-    #[error("the argument {0} is a future of another cluster or of another job: get its result and pass that")]
+    /// The future is of another client, or, where only futures of this client's own job serve, of a detached job or a data
+    /// set.
+    #[error("{0} is a future of another client or of another job: get its result and use that")]
     ForeignFuture(TaskId),
     /// A call of a detached job takes a future, which is of another job. Nothing was submitted.
     #[error(
@@ -114,6 +115,53 @@ pub enum ClientError {
     Unreachable(TaskId),
 }
 
+/// How a future is, as far as its client knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FutureStatus {
+    /// Its task has not ended.
+    Pending,
+    /// Its output is there.
+    Finished,
+    /// Its task has failed, or was not taken.
+    Error,
+    /// Its task was given up.
+    Cancelled,
+    /// The client has lost its scheduler for good, so that nothing more will be known.
+    Lost,
+}
+
+impl FutureStatus {
+    /// The status of a task with this outcome, if there is one.
+    pub fn of<T>(outcome: Option<Result<T, &ClientError>>) -> FutureStatus {
+        match outcome {
+            None => FutureStatus::Pending,
+            Some(Ok(_)) => FutureStatus::Finished,
+            Some(Err(ClientError::Failed(failure))) if failure.cause == FailureCause::Cancelled => {
+                FutureStatus::Cancelled
+            }
+            Some(Err(ClientError::SchedulerLost(_))) => FutureStatus::Lost,
+            Some(Err(_)) => FutureStatus::Error,
+        }
+    }
+
+    /// Whether the task has ended, well or not.
+    pub fn is_done(self) -> bool {
+        self != FutureStatus::Pending
+    }
+}
+
+impl fmt::Display for FutureStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FutureStatus::Pending => "pending",
+            FutureStatus::Finished => "finished",
+            FutureStatus::Error => "error",
+            FutureStatus::Cancelled => "cancelled",
+            FutureStatus::Lost => "lost",
+        })
+    }
+}
+
 /// Where a [`Future`] gets its result: the client that submitted the task.
 pub trait ResultSource: Send + Sync + 'static {
     /// Nobody holds the future any more.
@@ -126,6 +174,12 @@ pub trait ResultSource: Send + Sync + 'static {
     fn finished(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>>;
     /// Resolves when the scheduler has taken the task.
     fn accepted(&self, task: TaskId) -> BoxFuture<'static, Result<(), ClientError>>;
+    /// How the task is, as far as is known here.
+    fn status(&self, task: TaskId) -> FutureStatus;
+    /// If these are outputs that the cluster keeps, of whatever job: the address of the client that sees them.
+    fn keeper(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A hold on a task's output: when the last one drops, the cluster may forget the output.
@@ -143,6 +197,11 @@ impl FutureInner {
     /// Whether the result is to come from this client.
     pub fn is_of<S: ResultSource>(&self, source: &S) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.source), source)
+    }
+
+    /// Whether it is an output that the cluster keeps, as this client sees it.
+    pub fn is_kept_for<S: ResultSource>(&self, client: &S) -> bool {
+        self.source.keeper() == Some(std::ptr::from_ref(client).addr())
     }
 }
 
@@ -176,6 +235,21 @@ impl<T> Future<T> {
     /// Whether the result is to come from this client.
     pub fn is_of<S: ResultSource>(&self, source: &S) -> bool {
         self.inner.is_of(source)
+    }
+
+    /// Whether it is an output that the cluster keeps, as this client sees it.
+    pub fn is_kept_for<S: ResultSource>(&self, client: &S) -> bool {
+        self.inner.is_kept_for(client)
+    }
+
+    /// How the task is, as far as its client has heard. Neither asks nor waits.
+    pub fn status(&self) -> FutureStatus {
+        self.inner.source.status(self.inner.task)
+    }
+
+    /// Whether the task has ended, well or not, as far as its client has heard.
+    pub fn is_done(&self) -> bool {
+        self.status().is_done()
     }
 
     /// Gives the task up, and every task that needs it, however many futures of them are held: each of those without an

@@ -5,15 +5,19 @@
 //! argument of further calls.
 
 mod args;
+mod batch;
 mod call;
+mod completed;
 mod future;
 mod graph;
 pub mod items;
 mod json;
 
 pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPlain, Input, IntoArg, TaskArgs};
+pub use batch::batches;
 pub use call::{Call, CallParts, TaskResult};
-pub use future::{ClientError, Future, FutureInner, ResultSource};
+pub use completed::{AsCompleted, Wait, Waited, as_completed, wait};
+pub use future::{ClientError, Future, FutureInner, FutureStatus, ResultSource};
 pub use graph::{Graph, GraphParts, Key, key};
 /// For the code that the macros write.
 #[doc(hidden)]

@@ -345,6 +345,7 @@ fn describe_to_client(message: &ToClient) -> String {
         ToClient::Failed { task, failure } => format!("failed {}: {failure}", show(*task)),
         ToClient::Explained { explanation, .. } => format!("explained: {explanation}"),
         ToClient::Done { moved, problem, .. } => format!("done: {moved} moved{problem}"),
+        ToClient::Report { report, .. } => format!("report: {report:?}"),
         ToClient::Jobs { jobs, .. } => format!("jobs: {jobs:?}"),
         ToClient::Kept { tasks, .. } => format!("kept: {tasks:?}"),
         ToClient::Recomputing { task } => format!("recomputing {}", show(*task)),

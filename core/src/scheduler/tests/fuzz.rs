@@ -8,7 +8,7 @@ use crate::ids::{Attempt, ClientId, JobId, TaskId, Term, WorkerId};
 use crate::ledger::{Entry, Kept};
 use crate::scheduler::{Config, Event};
 use crate::spec::{Amount, Requirements, TaskSpec};
-use crate::wire::{FromClient, FromWorker, Inventory, KeptName, StillRunning, WorkerInfo, WorkerStatus};
+use crate::wire::{FromClient, FromWorker, Inventory, KeptName, Query, StillRunning, WorkerInfo, WorkerStatus};
 
 fn any_task() -> impl Strategy<Value = TaskId> {
     prop_oneof![
@@ -166,6 +166,11 @@ fn from_client() -> impl Strategy<Value = FromClient> {
         1 => (any_task(), vec(any_worker(), 0..3)).prop_map(|(task, holders)| FromClient::Unreachable { task, holders }),
         1 => vec(any_task(), 0..3).prop_map(|tasks| FromClient::Cancel { tasks }),
         1 => Just(FromClient::CancelJob { job: JobId(0) }),
+        2 => vec(any_task(), 0..3).prop_map(|tasks| FromClient::Retry { token: 0, tasks }),
+        1 => (any_worker(), any_task()).prop_map(|(worker, after)| FromClient::Query {
+            token: 0,
+            query: Query::HasWhat { worker, job: None, after: Some(after) },
+        }),
         1 => any_task().prop_map(|task| FromClient::Explain { token: 0, task }),
         1 => (vec(any_task(), 0..3), 0..5u32).prop_map(|(tasks, copies)| {
             FromClient::Replicate { token: 0, tasks, copies }
