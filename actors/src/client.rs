@@ -220,10 +220,17 @@ impl Client {
         wanted: &[String],
         priority: i32,
     ) -> Result<Vec<TaskId>, ClientError> {
-        let GraphParts { graph, defs, with_priority } = graph.into_parts();
+        // The futures outlive the lock: dropping the last clone of one takes it.
+        let GraphParts { graph, defs, with_priority, futures } = graph.into_parts();
         self.check_kinds(&defs)?;
+        if let Some(foreign) = futures.iter().find(|future| !future.is_of(self)) {
+            return Err(ClientError::ForeignFuture(foreign.task()));
+        }
         let mut state = self.lock();
         state.check_not_lost()?;
+        if let Some(error) = futures.iter().find_map(|future| state.unsent_failure(future.task())) {
+            return Err(error);
+        }
         let mut lowered = graph.lower(self.job, state.next)?;
         let id_of = |name: &String| lowered.ids.get(name).copied().ok_or_else(|| ClientError::NoSuchKey(name.clone()));
         let ids = wanted.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
@@ -255,6 +262,7 @@ impl Client {
     fn check(&self, state: &mut State, parts: &CallParts) -> Result<(SmallVec<[u32; 3]>, KindId), ClientError> {
         let number = |input: &Input| match input {
             Input::Key(name) => Err(ClientError::KeyOutsideGraph(name.clone())),
+            Input::Delayed(_) => Err(ClientError::DelayedOutsideGraph(parts.def.name.to_owned())),
             Input::Future(future) if !future.is_of(self) => Err(ClientError::ForeignFuture(future.task())),
             Input::Future(future) => state.unsent_failure(future.task()).map_or(Ok(future.task().index), Err),
         };

@@ -67,7 +67,10 @@ pub use starling_runtime::mesh;
 pub use starling_runtime::parts::Parts;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::store::{MemoryConfig, MemoryConfigError};
-pub use starling_runtime::task::{Call, ClientError, Future, Graph, JsonCallError, JsonResultError, Key, TaskDef, key};
+pub use starling_runtime::task::{
+    Call, ClientError, Delayed, DrawError, Future, Graph, GraphClient, JsonCallError, JsonResultError, Key, TaskDef,
+    delayed, key,
+};
 pub use starling_runtime::value::{Buffer, Data, Value};
 
 /// What a program that uses bags imports: `use starling::prelude::*`.

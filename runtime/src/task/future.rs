@@ -98,14 +98,12 @@ pub enum ClientError {
     /// The output that was asked for is of no task of the graph. Nothing was submitted.
     #[error("the graph has no task {0}: add it, or correct the name")]
     NoSuchKey(String),
-    /// A graph's task takes a future.
-    #[error(
-        "a task of a graph cannot take the future {0}: name a task of the graph with `key`, or submit the call by itself"
-    )]
-    FutureInGraph(TaskId),
     /// An argument names a task of a graph, but the call is submitted by itself.
     #[error("the argument names the task {0} of a graph: add the call to the graph")]
     KeyOutsideGraph(String),
+    /// A call of a detached job takes a delayed call. Nothing was submitted.
+    #[error("the argument is the delayed call of {0}: put both into a graph, by `Graph::add`, and detach that")]
+    DelayedOutsideGraph(String),
     /// A scattered value was taken by no worker.
     #[error("no worker took the value: {0}")]
     NotPlaced(String),
@@ -143,6 +141,12 @@ impl FutureInner {
     /// Whether the result is to come from this client.
     pub fn is_of<S: ResultSource>(&self, source: &S) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.source), source)
+    }
+}
+
+impl fmt::Debug for FutureInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FutureInner({})", self.task)
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod args;
 mod call;
+pub mod delayed;
+mod draw;
 mod future;
 mod graph;
 pub mod items;
@@ -13,6 +15,8 @@ mod json;
 
 pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPlain, Input, IntoArg, TaskArgs};
 pub use call::{Call, CallParts, TaskResult};
+pub use delayed::{Delayed, DelayedNode, GraphClient};
+pub use draw::DrawError;
 pub use future::{ClientError, Future, FutureInner, ResultSource};
 pub use graph::{Graph, GraphParts, Key, key};
 /// For the code that the macros write.
