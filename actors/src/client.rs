@@ -17,6 +17,7 @@ mod open_graph;
 mod resuming;
 mod scattering;
 mod sending;
+mod streaming;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ use tokio::task::JoinHandle;
 use crate::node::Node;
 
 pub(crate) use self::keeping::KeptResults;
+pub(crate) use self::streaming::AskedPage;
 
 use self::detaching::Detaching;
 use self::fetching::Held;
@@ -368,6 +370,7 @@ impl Client {
                 | ToClient::Explained { token, .. }
                 | ToClient::Jobs { token, .. }
                 | ToClient::Kept { token, .. }
+                | ToClient::TaskStream { token, .. }
                 | ToClient::Done { token, .. } => {
                     if let Some(question) = state.answers.remove(&token) {
                         // Whoever asked may have given up.

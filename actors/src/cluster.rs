@@ -25,8 +25,10 @@ use crate::served::ServedStore;
 use crate::status::{self, NodeStatus};
 
 mod keeping;
+mod recording;
 
 pub use self::keeping::Detached;
+pub use self::recording::{TaskRecording, TaskStream};
 
 /// How many calls [`Cluster::submit_all`] lets the scheduler be behind with, and at which counts it looks.
 pub(crate) const UNACCEPTED_MAX: usize = 64 * 1024;

@@ -14,14 +14,18 @@ mod node;
 mod office;
 mod quorum_link;
 mod registry_actor;
+mod report;
 mod scheduler_actor;
 mod served;
 mod status;
 mod worker_actor;
 mod worker_loop;
 
-pub use cluster::{Cluster, ClusterError, ConnectOptions, Detached, LocalOptions, WeakCluster};
+pub use cluster::{
+    Cluster, ClusterError, ConnectOptions, Detached, LocalOptions, TaskRecording, TaskStream, WeakCluster,
+};
 pub use connect::CurrentNode;
 pub use data_dir::{DataDir, DataError};
 pub use node::{Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped};
+pub use report::ReportError;
 pub use status::{MemberStatus, NodeStatus, QuorumStatus};

@@ -459,7 +459,9 @@ impl Client {
                 self.requests.answer(token, |asked| *asked == Asked::Explain(explanation.task))?;
             }
             ToClient::Done { token, problem, .. } => self.done(token, &problem)?,
-            ToClient::Jobs { .. } | ToClient::Kept { .. } => return Err(format!("nobody asked for {message:?}")),
+            ToClient::Jobs { .. } | ToClient::Kept { .. } | ToClient::TaskStream { .. } => {
+                return Err(format!("nobody asked for {message:?}"));
+            }
             ToClient::WhoHas { token, holders } => {
                 self.requests.answer(token, |asked| *asked == Asked::WhoHas)?;
                 for (task, workers, _) in holders {

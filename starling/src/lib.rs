@@ -48,7 +48,7 @@ pub mod cli;
 
 pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, DataDir, DataError, Detached, LocalOptions, MemberStatus, Node, NodeConfig,
-    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
+    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, ReportError, Stopped, TaskRecording, TaskStream,
 };
 
 pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};
@@ -58,6 +58,7 @@ pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;
 pub use starling_core::ids::JobId;
+pub use starling_core::task_stream::{StreamPage, StreamWorker, TaskOutcome, TaskRecord};
 pub use starling_core::wire::JobSummary;
 pub use starling_macros::task;
 #[doc(hidden)]

@@ -166,6 +166,8 @@ fn from_client() -> impl Strategy<Value = FromClient> {
         1 => (any_task(), vec(any_worker(), 0..3)).prop_map(|(task, holders)| FromClient::Unreachable { task, holders }),
         1 => vec(any_task(), 0..3).prop_map(|tasks| FromClient::Cancel { tasks }),
         1 => Just(FromClient::CancelJob { job: JobId(0) }),
+        1 => (0_u64..8).prop_map(|since| FromClient::TaskStream { token: 0, since }),
+        1 => Just(FromClient::EndTaskStream),
         1 => any_task().prop_map(|task| FromClient::Explain { token: 0, task }),
         1 => (vec(any_task(), 0..3), 0..5u32).prop_map(|(tasks, copies)| {
             FromClient::Replicate { token: 0, tasks, copies }

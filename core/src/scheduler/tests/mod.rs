@@ -19,4 +19,5 @@ mod requirements;
 mod resuming;
 mod scenarios;
 mod stealing;
+mod stream;
 mod submitting;

@@ -223,9 +223,11 @@ fn to_client(message: &ToClient) -> Option<String> {
         ToClient::Finished { task, .. } => format!("finished {}", task.index),
         ToClient::Failed { task, failure } => format!("failed {}: {}", task.index, failure.cause),
         ToClient::Recomputing { task } => format!("recomputing {}", task.index),
-        ToClient::WhoHas { .. } | ToClient::Explained { .. } | ToClient::Jobs { .. } | ToClient::Kept { .. } => {
-            "an answer".into()
-        }
+        ToClient::TaskStream { .. }
+        | ToClient::WhoHas { .. }
+        | ToClient::Explained { .. }
+        | ToClient::Jobs { .. }
+        | ToClient::Kept { .. } => "an answer".into(),
         ToClient::Done { moved, problem, .. } => format!("done: {moved} moved; {problem}"),
     })
 }
