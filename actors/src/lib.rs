@@ -3,6 +3,7 @@
 //! An actor turns what comes over a link into events, gives them to its machine, and performs the effects; it decides
 //! nothing. [`Node`] is one node of a cluster; [`Cluster`] is the client's handle.
 
+pub mod blocking;
 mod client;
 mod cluster;
 mod connect;

@@ -46,6 +46,7 @@
 
 pub mod cli;
 
+pub use starling_actors::blocking;
 pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, DataDir, DataError, Detached, LocalOptions, MemberStatus, Node, NodeConfig,
     NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, ReportError, Stopped, TaskRecording, TaskStream,
