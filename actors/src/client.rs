@@ -21,6 +21,7 @@ mod reporting;
 mod resuming;
 mod scattering;
 mod sending;
+mod streaming;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +48,7 @@ use crate::node::Node;
 
 pub(crate) use self::fetching::Held;
 pub(crate) use self::keeping::KeptResults;
+pub(crate) use self::streaming::AskedPage;
 
 use self::detaching::Detaching;
 use self::keeping::Watched;
@@ -238,10 +240,17 @@ impl Client {
         wanted: &[String],
         priority: i32,
     ) -> Result<Vec<TaskId>, ClientError> {
-        let GraphParts { graph, defs, with_priority } = graph.into_parts();
+        // The futures outlive the lock: dropping the last clone of one takes it.
+        let GraphParts { graph, defs, with_priority, futures } = graph.into_parts();
         self.check_kinds(&defs)?;
+        if let Some(foreign) = futures.iter().find(|future| !future.is_of(self)) {
+            return Err(ClientError::ForeignFuture(foreign.task()));
+        }
         let mut state = self.lock();
         state.check_not_lost()?;
+        if let Some(error) = futures.iter().find_map(|future| state.unsent_failure(future.task())) {
+            return Err(error);
+        }
         let mut lowered = graph.lower(self.job, state.next)?;
         let id_of = |name: &String| lowered.ids.get(name).copied().ok_or_else(|| ClientError::NoSuchKey(name.clone()));
         let ids = wanted.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
@@ -280,6 +289,7 @@ impl Client {
                 self.borrowed(state, future.task(), parts.options.priority)
             }
             Input::Future(future) => Err(ClientError::ForeignFuture(future.task())),
+            Input::Delayed(_) => Err(ClientError::DelayedOutsideGraph(parts.def.name.to_owned())),
         };
         let inputs = parts.inputs.iter().map(number).collect::<Result<_, _>>()?;
         state.check_not_lost()?;
@@ -408,6 +418,7 @@ impl Client {
                 | ToClient::Report { token, .. }
                 | ToClient::Jobs { token, .. }
                 | ToClient::Kept { token, .. }
+                | ToClient::TaskStream { token, .. }
                 | ToClient::Done { token, .. } => {
                     state.is_retried(token);
                     if let Some(question) = state.answers.remove(&token) {

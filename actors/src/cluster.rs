@@ -14,7 +14,7 @@ use starling_runtime::executor::current_task;
 use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshError, MeshLimits, Multiaddr, Role, parse_addr};
 use starling_runtime::secret::{ClusterSecret, SecretError};
 use starling_runtime::store::{MemoryConfig, Store};
-use starling_runtime::task::{Call, ClientError, Future, Graph, ResultSource};
+use starling_runtime::task::{Call, ClientError, Delayed, Future, Graph, GraphClient, Input, ResultSource};
 
 use crate::client::Client;
 use crate::connect::{CurrentNode, MeshHold, PATIENCE, connect};
@@ -24,11 +24,13 @@ use crate::served::ServedStore;
 use crate::status::{self, NodeStatus};
 
 mod keeping;
+mod recording;
 mod reporting;
 mod results;
 mod scattering;
 
 pub use self::keeping::Detached;
+pub use self::recording::{TaskRecording, TaskStream};
 pub use self::reporting::{SchedulerInfo, Scope};
 pub use self::scattering::ScatterOptions;
 
@@ -146,6 +148,16 @@ impl WeakCluster {
     }
 }
 
+impl GraphClient for Cluster {
+    fn submit_graph<T>(
+        &self,
+        graph: Graph,
+        wanted: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Vec<Future<T>>, ClientError> {
+        Cluster::submit_graph(self, graph, wanted)
+    }
+}
+
 impl Cluster {
     #[cfg(test)]
     pub(crate) fn of(client: Arc<Client>) -> Cluster {
@@ -260,10 +272,18 @@ impl Cluster {
     /// Submits a call. Neither blocks nor waits; whatever goes wrong is told by the future.
     pub fn submit<R>(&self, call: Call<R>) -> Future<R> {
         let task = match call.into_parts() {
+            Ok(parts) if parts.inputs.iter().any(|input| matches!(input, Input::Delayed(_))) => {
+                return self.submit_delayed(&Delayed::of_parts(parts));
+            }
             Ok(parts) => self.client.submit(parts, self.priority),
             Err(error) => self.client.fail(error),
         };
         Future::new(task, self.source())
+    }
+
+    /// A call that takes delayed ones is submitted with them.
+    fn submit_delayed<R>(&self, delayed: &Delayed<R>) -> Future<R> {
+        delayed.persist(self).unwrap_or_else(|error| Future::new(self.client.fail(error), self.source()))
     }
 
     /// Submits many calls; the futures are in the calls' order. For very many, [`submit_all`](Cluster::submit_all) does

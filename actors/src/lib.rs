@@ -3,6 +3,7 @@
 //! An actor turns what comes over a link into events, gives them to its machine, and performs the effects; it decides
 //! nothing. [`Node`] is one node of a cluster; [`Cluster`] is the client's handle.
 
+pub mod blocking;
 mod client;
 mod cluster;
 mod connect;
@@ -14,6 +15,7 @@ mod node;
 mod office;
 mod quorum_link;
 mod registry_actor;
+mod report;
 mod scheduler_actor;
 mod served;
 mod status;
@@ -21,9 +23,11 @@ mod worker_actor;
 mod worker_loop;
 
 pub use cluster::{
-    Cluster, ClusterError, ConnectOptions, Detached, LocalOptions, ScatterOptions, SchedulerInfo, Scope, WeakCluster,
+    Cluster, ClusterError, ConnectOptions, Detached, LocalOptions, ScatterOptions, SchedulerInfo, Scope, TaskRecording,
+    TaskStream, WeakCluster,
 };
 pub use connect::CurrentNode;
 pub use data_dir::{DataDir, DataError};
 pub use node::{Node, NodeConfig, NodeError, NodeRole, RecordConfig, Stopped};
+pub use report::ReportError;
 pub use status::{MemberStatus, NodeStatus, QuorumStatus};

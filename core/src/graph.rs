@@ -77,8 +77,28 @@ pub struct TaskGraph {
 struct Node {
     kind: KindId,
     payload: Bytes,
-    inputs: Vec<String>,
+    inputs: Vec<GraphInput>,
     options: TaskOptions,
+}
+
+/// What a task of a graph takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum GraphInput {
+    /// The output of the graph's task of this key.
+    Key(String),
+    /// The output of a task of the same job that was submitted earlier, by its index.
+    Submitted(u32),
+}
+
+/// A task of a graph, to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphTask<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// Its function.
+    pub kind: KindId,
+    /// What it takes, in order.
+    pub inputs: &'a [GraphInput],
 }
 
 /// A graph that was checked and numbered.
@@ -106,6 +126,21 @@ impl TaskGraph {
         self.nodes.is_empty()
     }
 
+    /// Whether there is a task of this key.
+    pub fn contains(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// The tasks in the order in which they were added.
+    pub fn tasks(&self) -> Vec<GraphTask<'_>> {
+        let mut keys = vec![""; self.nodes.len()];
+        for (key, number) in &self.by_key {
+            keys[*number as usize] = key;
+        }
+        let all = keys.into_iter().zip(&self.nodes);
+        all.map(|(key, node)| GraphTask { key, kind: node.kind, inputs: &node.inputs }).collect()
+    }
+
     /// Adds a task. Its inputs may be added later. An error leaves the graph as it was.
     pub fn add(
         &mut self,
@@ -113,6 +148,18 @@ impl TaskGraph {
         kind: KindId,
         payload: Bytes,
         inputs: Vec<String>,
+        options: TaskOptions,
+    ) -> Result<(), GraphError> {
+        self.add_with(key, kind, payload, inputs.into_iter().map(GraphInput::Key).collect(), options)
+    }
+
+    /// As [`TaskGraph::add`]; the inputs may also be tasks that were submitted earlier.
+    pub fn add_with(
+        &mut self,
+        key: String,
+        kind: KindId,
+        payload: Bytes,
+        inputs: Vec<GraphInput>,
         options: TaskOptions,
     ) -> Result<(), GraphError> {
         let number =
@@ -131,7 +178,7 @@ impl TaskGraph {
         if self.nodes.len() as u64 + u64::from(first_index) > u64::from(u32::MAX) {
             return Err(GraphError::JobFull);
         }
-        let edges = self.edges()?;
+        let edges = self.edges(first_index)?;
         let order = depth_first(&edges).map_err(|cycle| self.name_cycle(&cycle))?;
         let mut index_of = vec![0u32; self.nodes.len()];
         for (index, number) in (first_index..).zip(&order) {
@@ -144,7 +191,12 @@ impl TaskGraph {
             .into_iter()
             .filter_map(|number| {
                 let node = nodes[number as usize].take()?;
-                let inputs = edges[number as usize].iter().map(|input| index_of[*input as usize]).collect();
+                let mut of_graph = edges[number as usize].iter().map(|input| index_of[*input as usize]);
+                let index = |input: &GraphInput| match input {
+                    GraphInput::Key(_) => of_graph.next(),
+                    GraphInput::Submitted(index) => Some(*index),
+                };
+                let inputs = node.inputs.iter().filter_map(index).collect();
                 let task = TaskId::new(job, index_of[number as usize]);
                 Some(TaskSpec { task, kind: node.kind, payload: node.payload, inputs, options: node.options })
             })
@@ -152,18 +204,20 @@ impl TaskGraph {
         Ok(Lowered { tasks, ids })
     }
 
-    /// Every task's inputs by number instead of by key.
-    fn edges(&self) -> Result<Vec<Edges>, GraphError> {
-        let find = |number: usize, input: &String| {
-            self.by_key
-                .get(input)
-                .copied()
-                .ok_or_else(|| GraphError::DanglingInput { key: self.key_of(number as u32), input: input.clone() })
+    /// Every task's inputs in the graph by number instead of by key. What was submitted earlier has a smaller index than any task
+    /// of the graph.
+    fn edges(&self, first_index: u32) -> Result<Vec<Edges>, GraphError> {
+        let dangling =
+            |number: usize, input: String| GraphError::DanglingInput { key: self.key_of(number as u32), input };
+        let find = |number: usize, input: &GraphInput| match input {
+            GraphInput::Key(key) => Some(self.by_key.get(key).copied().ok_or_else(|| dangling(number, key.clone()))),
+            GraphInput::Submitted(index) if *index < first_index => None,
+            GraphInput::Submitted(index) => Some(Err(dangling(number, index.to_string()))),
         };
         self.nodes
             .iter()
             .enumerate()
-            .map(|(number, node)| node.inputs.iter().map(|input| find(number, input)).collect())
+            .map(|(number, node)| node.inputs.iter().filter_map(|input| find(number, input)).collect())
             .collect()
     }
 

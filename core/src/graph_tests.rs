@@ -123,3 +123,15 @@ proptest! {
         prop_assert_eq!(keys.first(), keys.last());
     }
 }
+
+#[test]
+fn what_was_submitted_earlier_is_an_input_in_its_place() {
+    let mut graph = graph(&[("a", &[])]);
+    let inputs = vec![GraphInput::Submitted(7), GraphInput::Key("a".into()), GraphInput::Submitted(3)];
+    graph.add_with("b".into(), KindId(1), Bytes::new(), inputs.clone(), TaskOptions::default()).unwrap();
+    assert_eq!(graph.tasks()[1], GraphTask { key: "b", kind: KindId(1), inputs: &inputs });
+    let lowered = graph.clone().lower(JobId(0), 8).unwrap();
+    assert_eq!(lowered.tasks[1].inputs.as_slice(), [7, 8, 3]);
+    // Later ones are of the graph, or not known.
+    assert_eq!(graph.lower(JobId(0), 7).unwrap_err(), GraphError::DanglingInput { key: "b".into(), input: "7".into() });
+}

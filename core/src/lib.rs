@@ -27,5 +27,6 @@ pub mod record;
 pub mod registry;
 pub mod scheduler;
 pub mod spec;
+pub mod task_stream;
 pub mod wire;
 pub mod worker;

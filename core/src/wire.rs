@@ -15,6 +15,7 @@ use crate::failure::TaskFailure;
 use crate::graph::GraphError;
 use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Term, WorkerId};
 use crate::spec::{PartOf, Requirements, Resources, TaskSpec};
+use crate::task_stream::StreamPage;
 
 /// The version of every message in this module. Nodes of different versions refuse each other at admission.
 pub const PROTOCOL_VERSION: u32 = 6;
@@ -221,6 +222,16 @@ pub enum FromClient {
         /// Where it was not found.
         holders: Vec<WorkerId>,
     },
+    /// What is remembered of the tasks that ended, from this number on? Answered by [`ToClient::TaskStream`]. They are remembered
+    /// as long as a client asks: from now on until [`FromClient::EndTaskStream`], or until it goes.
+    TaskStream {
+        /// Chosen by the client; comes back in the answer.
+        token: u64,
+        /// The number of the first record that is wanted; one that is not there yet for those to come.
+        since: u64,
+    },
+    /// This client does not ask any more what tasks ran.
+    EndTaskStream,
 }
 
 /// Scheduler to client.
@@ -323,6 +334,13 @@ pub enum ToClient {
         moved: u64,
         /// What could not be done, for a person; empty if everything was.
         problem: String,
+    },
+    /// The answer to [`FromClient::TaskStream`].
+    TaskStream {
+        /// From the request.
+        token: u64,
+        /// What is remembered.
+        page: Box<StreamPage>,
     },
 }
 

@@ -15,6 +15,7 @@ pub mod slots;
 pub mod store;
 pub mod task;
 pub mod value;
+pub mod whole_file;
 
 /// What the macros' generated code refers to. Not for people.
 #[doc(hidden)]

@@ -459,7 +459,7 @@ impl Client {
                 self.requests.answer(token, |asked| *asked == Asked::Explain(explanation.task))?;
             }
             ToClient::Done { token, problem, .. } => self.done(token, &problem)?,
-            ToClient::Jobs { .. } | ToClient::Kept { .. } | ToClient::Report { .. } => {
+            ToClient::Jobs { .. } | ToClient::Kept { .. } | ToClient::Report { .. } | ToClient::TaskStream { .. } => {
                 return Err(format!("nobody asked for {message:?}"));
             }
             ToClient::WhoHas { token, holders } => {

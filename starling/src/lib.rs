@@ -46,9 +46,11 @@
 
 pub mod cli;
 
+pub use starling_actors::blocking;
 pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, DataDir, DataError, Detached, LocalOptions, MemberStatus, Node, NodeConfig,
-    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, ScatterOptions, SchedulerInfo, Scope, Stopped,
+    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, ReportError, ScatterOptions, SchedulerInfo, Scope,
+    Stopped, TaskRecording, TaskStream,
 };
 
 /// The actor framework whose actors [`RemoteAddr`] reaches on other nodes.
@@ -60,6 +62,7 @@ pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;
 pub use starling_core::ids::JobId;
+pub use starling_core::task_stream::{StreamPage, StreamWorker, TaskOutcome, TaskRecord};
 pub use starling_core::wire::{JobSummary, NbytesOf, WorkerReport};
 pub use starling_macros::task;
 /// Everything about remote actors.
@@ -77,8 +80,8 @@ pub use starling_runtime::parts::Parts;
 pub use starling_runtime::secret::ClusterSecret;
 pub use starling_runtime::store::{MemoryConfig, MemoryConfigError};
 pub use starling_runtime::task::{
-    AsCompleted, Call, ClientError, Future, FutureStatus, Graph, JsonCallError, JsonResultError, Key, TaskDef, Wait,
-    Waited, as_completed, key, wait,
+    AsCompleted, Call, ClientError, Delayed, DrawError, Future, FutureStatus, Graph, GraphClient, JsonCallError,
+    JsonResultError, Key, TaskDef, Wait, Waited, as_completed, delayed, key, wait,
 };
 pub use starling_runtime::value::{Buffer, Data, Value};
 

@@ -131,7 +131,7 @@ impl Client {
     }
 
     /// Says what has no answer.
-    fn say(&self, messages: impl IntoIterator<Item = FromClient>) {
+    pub(super) fn say(&self, messages: impl IntoIterator<Item = FromClient>) {
         let mut state = self.lock();
         if state.check_not_lost().is_err() {
             return;

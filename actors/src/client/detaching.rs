@@ -58,6 +58,7 @@ impl Client {
                 if let Some(input) = parts.inputs.first() {
                     return Err(match input {
                         Input::Key(name) => ClientError::KeyOutsideGraph(name.clone()),
+                        Input::Delayed(_) => ClientError::DelayedOutsideGraph(parts.def.name.to_owned()),
                         Input::Future(future) => ClientError::FutureInDetached(future.task()),
                     });
                 }
@@ -84,8 +85,11 @@ impl Client {
         priority: i32,
     ) -> Result<JobId, ClientError> {
         let told = {
-            let GraphParts { graph, defs, with_priority } = graph.into_parts();
+            let GraphParts { graph, defs, with_priority, futures } = graph.into_parts();
             self.check_kinds(&defs)?;
+            if let Some(future) = futures.first() {
+                return Err(ClientError::FutureInDetached(future.task()));
+            }
             let mut lowered = graph.lower(JobId::default(), 0)?;
             let index_of = |name: &String| {
                 lowered.ids.get(name).map(|task| task.index).ok_or_else(|| ClientError::NoSuchKey(name.clone()))

@@ -393,6 +393,8 @@ impl Event {
                 | FromClient::WhoHas { .. }
                 | FromClient::Query { .. }
                 | FromClient::Rebalance { .. }
+                | FromClient::TaskStream { .. }
+                | FromClient::EndTaskStream
                 | FromClient::Retire { .. } => false,
             },
             Event::Tick
@@ -484,6 +486,8 @@ fn describe_from_client(message: &FromClient) -> String {
         }
         FromClient::Rebalance { .. } => "wants outputs moved from full workers to empty ones".to_owned(),
         FromClient::Retire { workers, .. } => format!("wants {} to leave", counted(workers.len(), "worker")),
+        FromClient::TaskStream { .. } => "asked which tasks ran".to_owned(),
+        FromClient::EndTaskStream => "asks no more which tasks ran".to_owned(),
         FromClient::Unreachable { task, .. } => format!("could not fetch {task}"),
     }
 }

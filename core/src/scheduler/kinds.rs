@@ -45,6 +45,10 @@ impl Kinds {
         self.kinds.get(kind as usize).map_or_else(String::new, |kind| kind.info.name.clone())
     }
 
+    pub(super) fn name_of_id(&self, kind: KindId) -> String {
+        self.find(kind).map_or_else(String::new, |kind| self.name(kind))
+    }
+
     /// A task of this kind has run for so long.
     pub(super) fn observe(&mut self, kind: u32, run_us: u64) {
         let Some(kind) = self.kinds.get_mut(kind as usize) else { return };

@@ -36,6 +36,7 @@
 //! - `submit`: what clients say; `admit`: how much of it at a time; `retry`: what has failed and is to run again; `workers`: joining, leaving and what workers say.
 //! - `transitions`: what follows when a task's state changes; `place`: which worker gets what; `ahead`: what is sent before its
 //!   inputs; `steal`: what is asked back; `moves`: copies on request, and workers that leave; `copies`: those that are kept up.
+//! - `stream`: which task ran where and when, while somebody asks.
 //! - `invariants`: what must hold between events.
 
 mod admit;
@@ -56,6 +57,7 @@ mod recover;
 mod report;
 mod retry;
 mod steal;
+mod stream;
 mod submit;
 mod take_up;
 mod transitions;
@@ -85,6 +87,8 @@ use self::pool::{Pool, Slot};
 use self::queue::ReadyQueue;
 use self::record::{Jobs, NOBODY};
 use self::recover::Recovery;
+use self::stream::Stream;
+pub use self::stream::{PAGE_RECORDS_MAX, RECORDS_MAX};
 pub use self::view::{JobView, StateCounts, TaskState, WorkerView};
 
 /// What can happen to the scheduler.
@@ -248,6 +252,7 @@ pub struct Scheduler {
     /// Until when they may be asked for.
     orphans_until: Time,
     keeping: Keeping,
+    stream: Stream,
     /// Attempts are counted from here on.
     attempts_after: Attempt,
     /// The last attempt of any task of a job that was closed.
@@ -295,6 +300,7 @@ impl Scheduler {
             orphans: Orphans::default(),
             orphans_until: Time::default(),
             keeping: Keeping::default(),
+            stream: Stream::default(),
             attempts_after: Attempt(0),
             attempts_closed: Attempt(0),
             steal_at: Time::default(),

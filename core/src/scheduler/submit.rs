@@ -33,6 +33,7 @@ impl Scheduler {
         self.drop_kept(client, effects);
         self.drop_requests(client);
         self.stop_watching(client);
+        self.end_task_stream(client);
         self.recovery.forget_client(client);
         for job in self.clients.remove(&client).unwrap_or_default() {
             self.leave_job(job, effects);
@@ -116,6 +117,8 @@ impl Scheduler {
                 let report = self.report(&query);
                 effects.tell_client(client, ToClient::Report { token, report });
             }
+            FromClient::TaskStream { token, since } => self.on_task_stream(client, token, since, effects),
+            FromClient::EndTaskStream => self.end_task_stream(client),
             FromClient::Explain { token, task } => {
                 let explanation = self.explain(task);
                 effects.tell_client(client, ToClient::Explained { token, explanation });

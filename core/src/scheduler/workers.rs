@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::failure::{FailureCause, TaskFailure};
 use crate::ids::{Attempt, TaskId, WorkerId};
+use crate::task_stream::TaskOutcome;
 use crate::wire::{FromWorker, INLINE_RESULT_BYTES_MAX, ResultAt, ToClient, ToWorker, WorkerInfo, WorkerStatus};
 
 use super::classes::ClassId;
@@ -231,6 +232,9 @@ impl Scheduler {
             }
             return;
         }
+        if run_us > 0 {
+            self.record_task((task, attempt), slot, run_us, nbytes, TaskOutcome::Finished);
+        }
         self.finish(task, slot, nbytes);
         self.move_away_if_retiring(slot, task, effects);
         let Some(job) = self.jobs.job_mut(task.job) else { return };
@@ -281,6 +285,7 @@ impl Scheduler {
         let Some(record) = self.jobs.get_mut(task) else { return };
         if record.retries_left > 0 {
             record.retries_left -= 1;
+            self.record_task((task, attempt), slot, 0, 0, TaskOutcome::Retried);
             return;
         }
         let kind = record.kind;
@@ -291,6 +296,8 @@ impl Scheduler {
             failure.name = self.kinds.name(kind);
         }
         failure.node = self.pool.get(slot).map(|worker| worker.info.node);
+        self.record_task((task, attempt), slot, 0, 0, TaskOutcome::Failed);
+        self.record_failure(&failure);
         self.fail(task, Arc::new(failure), effects);
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use starling_core::failure::FailureCause;
 
+use super::delayed::{Delayed, DelayedNode};
 use super::future::{Future, FutureInner};
 use super::graph::Key;
 use crate::value::{CodecError, Data, Encoded, LiveValue, Value};
@@ -34,6 +35,8 @@ pub enum Input {
     Future(Arc<FutureInner>),
     /// The output of the task of this key, in the same [`Graph`](super::Graph).
     Key(String),
+    /// The output of a call that is not submitted yet.
+    Delayed(Arc<DelayedNode>),
 }
 
 /// The arguments of a call under construction.
@@ -48,6 +51,12 @@ impl ArgList {
     fn input<T>(&mut self, future: Future<T>) -> u32 {
         self.inputs.push(Input::Future(future.inner));
         self.inputs.len() as u32 - 1
+    }
+
+    fn delayed_list<T>(&mut self, delayed: impl Iterator<Item = Delayed<T>>) {
+        let first = self.inputs.len() as u32;
+        self.inputs.extend(delayed.map(|delayed| Input::Delayed(delayed.node)));
+        self.args.push(Arg::Inputs((first..self.inputs.len() as u32).collect()));
     }
 }
 
@@ -109,6 +118,44 @@ impl<T> IntoArg<Vec<Arc<T>>> for Vec<Future<T>> {
     fn into_arg(self, args: &mut ArgList) {
         let numbers = self.into_iter().map(|future| args.input(future)).collect();
         args.args.push(Arg::Inputs(numbers));
+    }
+}
+
+impl<T> IntoArg<T> for Delayed<T> {
+    fn into_arg(self, args: &mut ArgList) {
+        args.inputs.push(Input::Delayed(self.node));
+        args.args.push(Arg::Input(args.inputs.len() as u32 - 1));
+    }
+}
+
+impl<T> IntoArg<T> for &Delayed<T> {
+    fn into_arg(self, args: &mut ArgList) {
+        self.clone().into_arg(args);
+    }
+}
+
+impl<T> IntoArg<Vec<T>> for Vec<Delayed<T>> {
+    fn into_arg(self, args: &mut ArgList) {
+        args.delayed_list(self.into_iter());
+    }
+}
+
+impl<T> IntoArg<Vec<T>> for &[Delayed<T>] {
+    fn into_arg(self, args: &mut ArgList) {
+        args.delayed_list(self.iter().cloned());
+    }
+}
+
+impl<T> IntoArg<Vec<T>> for &Vec<Delayed<T>> {
+    fn into_arg(self, args: &mut ArgList) {
+        args.delayed_list(self.iter().cloned());
+    }
+}
+
+/// A list whose elements the task shares instead of owning them.
+impl<T> IntoArg<Vec<Arc<T>>> for Vec<Delayed<T>> {
+    fn into_arg(self, args: &mut ArgList) {
+        args.delayed_list(self.into_iter());
     }
 }
 

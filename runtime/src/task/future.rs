@@ -99,14 +99,12 @@ pub enum ClientError {
     /// The output that was asked for is of no task of the graph. Nothing was submitted.
     #[error("the graph has no task {0}: add it, or correct the name")]
     NoSuchKey(String),
-    /// A graph's task takes a future.
-    #[error(
-        "a task of a graph cannot take the future {0}: name a task of the graph with `key`, or submit the call by itself"
-    )]
-    FutureInGraph(TaskId),
     /// An argument names a task of a graph, but the call is submitted by itself.
     #[error("the argument names the task {0} of a graph: add the call to the graph")]
     KeyOutsideGraph(String),
+    /// A call of a detached job takes a delayed call. Nothing was submitted.
+    #[error("the argument is the delayed call of {0}: put both into a graph, by `Graph::add`, and detach that")]
+    DelayedOutsideGraph(String),
     /// A scattered value was taken by no worker.
     #[error("no worker took the value: {0}")]
     NotPlaced(String),
@@ -202,6 +200,12 @@ impl FutureInner {
     /// Whether it is an output that the cluster keeps, as this client sees it.
     pub fn is_kept_for<S: ResultSource>(&self, client: &S) -> bool {
         self.source.keeper() == Some(std::ptr::from_ref(client).addr())
+    }
+}
+
+impl fmt::Debug for FutureInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FutureInner({})", self.task)
     }
 }
 

@@ -8,6 +8,8 @@ mod args;
 mod batch;
 mod call;
 mod completed;
+pub mod delayed;
+mod draw;
 mod future;
 mod graph;
 pub mod items;
@@ -17,6 +19,8 @@ pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPla
 pub use batch::batches;
 pub use call::{Call, CallParts, TaskResult};
 pub use completed::{AsCompleted, Wait, Waited, as_completed, wait};
+pub use delayed::{Delayed, DelayedNode, GraphClient};
+pub use draw::DrawError;
 pub use future::{ClientError, Future, FutureInner, FutureStatus, ResultSource};
 pub use graph::{Graph, GraphParts, Key, key};
 /// For the code that the macros write.

@@ -13,6 +13,7 @@ use crate::ids::{Attempt, ClientId, JobId, KindId, NodeId, TaskId, Term, Time, W
 use crate::ledger::Entry;
 use crate::scheduler::{Config, Effects, Event, Scheduler, TaskState};
 use crate::spec::{Amount, TaskOptions, TaskSpec};
+use crate::task_stream::StreamPage;
 use crate::wire::{
     FromClient, FromWorker, Inventory, KindInfo, ResultAt, StillRunning, ToClient, ToWorker, WorkerInfo,
 };
@@ -269,6 +270,17 @@ impl Env {
         effects.to_workers.iter().map(|(_, message)| round_trip(message)).collect()
     }
 
+    /// What client 0 is told of the tasks that ran, from this number on.
+    pub(super) fn stream(&mut self, since: u64) -> StreamPage {
+        self.effects = Effects::default();
+        self.client(0, FromClient::TaskStream { token: 5, since });
+        let effects = std::mem::take(&mut self.effects);
+        match effects.to_clients.iter().map(|(client, message)| (client.0, round_trip(message))).next() {
+            Some((0, ToClient::TaskStream { token: 5, page })) => *page,
+            other => panic!("not a page: {other:?}"),
+        }
+    }
+
     #[track_caller]
     pub(super) fn expect(&mut self, lines: &[&str]) {
         assert_eq!(self.take(), lines);
@@ -348,6 +360,7 @@ fn describe_to_client(message: &ToClient) -> String {
         ToClient::Report { report, .. } => format!("report: {report:?}"),
         ToClient::Jobs { jobs, .. } => format!("jobs: {jobs:?}"),
         ToClient::Kept { tasks, .. } => format!("kept: {tasks:?}"),
+        ToClient::TaskStream { page, .. } => format!("ran: {} of {}", page.records.len(), page.end),
         ToClient::Recomputing { task } => format!("recomputing {}", show(*task)),
         ToClient::WhoHas { holders, .. } => {
             let held: Vec<String> = holders

@@ -171,6 +171,8 @@ fn from_client() -> impl Strategy<Value = FromClient> {
             token: 0,
             query: Query::HasWhat { worker, job: None, after: Some(after) },
         }),
+        1 => (0_u64..8).prop_map(|since| FromClient::TaskStream { token: 0, since }),
+        1 => Just(FromClient::EndTaskStream),
         1 => any_task().prop_map(|task| FromClient::Explain { token: 0, task }),
         1 => (vec(any_task(), 0..3), 0..5u32).prop_map(|(tasks, copies)| {
             FromClient::Replicate { token: 0, tasks, copies }

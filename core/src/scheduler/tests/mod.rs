@@ -21,4 +21,5 @@ mod resuming;
 mod retrying;
 mod scenarios;
 mod stealing;
+mod stream;
 mod submitting;

@@ -227,7 +227,8 @@ fn to_client(message: &ToClient) -> Option<String> {
         | ToClient::Explained { .. }
         | ToClient::Jobs { .. }
         | ToClient::Kept { .. }
-        | ToClient::Report { .. } => "an answer".into(),
+        | ToClient::Report { .. }
+        | ToClient::TaskStream { .. } => "an answer".into(),
         ToClient::Done { moved, problem, .. } => format!("done: {moved} moved; {problem}"),
     })
 }
