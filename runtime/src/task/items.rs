@@ -5,7 +5,9 @@
 //! ([`shape`]) and gives the caller a typed handle, [`TaskFn`].
 
 mod block;
+mod cell;
 mod handle;
+mod record;
 mod shape;
 mod sink;
 mod table;
@@ -13,7 +15,9 @@ mod table;
 mod tests;
 
 pub use block::{BlockBuilder, Bucket, Buckets, ItemBlock, Items, decode, encode_to};
+pub use cell::{Cell, Misfit};
 pub use handle::{FnRef, Outcome, OutcomeNone, OutcomePlain, OutcomeResult, Param, PlainFn, Ref, TaskFn, never};
+pub use record::{Content, Place, Record, StoredRecord};
 pub use shape::{
     Apply, ByRef, ByValue, FoldShape, HasFilter, HasFlatMap, HasFold, HasKey, HasMap, HasOrder, HasTryMap, LacksFilter,
     LacksFlatMap, LacksFold, LacksKey, LacksMap, LacksOrder, LacksTryMap, Look, Make, Shape, Step, by_ref, by_value,
