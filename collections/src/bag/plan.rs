@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use starling_runtime::task::Future;
 use starling_runtime::task::items::{Buckets, FnRef, ItemBlock};
 
-use super::text::{TextFiles, TextRange};
+use super::render::Rendering;
+use super::source::{FileRange, SourceFiles};
 use crate::csv::{CsvFiles, FileStamp, Range, Wanted};
 
 /// A bag without its type.
@@ -23,8 +24,8 @@ pub(crate) struct Plan {
 pub(crate) enum Source {
     /// Records of CSV files.
     Csv { files: CsvFiles, wanted: Wanted },
-    /// Lines of text files.
-    Text(TextFiles),
+    /// Lines and records of other files.
+    Files(SourceFiles),
     /// The client's own items, a block for each partition.
     Items(Vec<ItemBlock>),
     /// Outputs that the cluster keeps, one for each partition.
@@ -68,6 +69,7 @@ impl Program {
         };
         let end = match &self.end {
             End::Count | End::Collect { .. } | End::Frequencies { .. } => 0,
+            End::Render(rendering) => rendering.nbytes(),
             End::Fold { op, zero } => op.captures.nbytes() + zero.as_ref().map_or(0, |zero| zero.len() as u64),
             End::FoldBy { key, zero, op, .. } => key.captures.nbytes() + zero.len() as u64 + op.captures.nbytes(),
             End::Partition { key, .. } | End::TopK { key, .. } => key.captures.nbytes(),
@@ -83,8 +85,8 @@ pub(crate) enum StageSource {
     Inputs,
     /// An exact range of a CSV file.
     Csv(CsvRange),
-    /// A range of a text file.
-    Text(TextRange),
+    /// A part of another file.
+    Files(FileRange),
 }
 
 /// An exact range of a CSV file and the columns that are wanted of it.
@@ -117,6 +119,8 @@ pub(crate) enum End {
     Partition { key: FnRef, buckets: u32 },
     /// Those with the largest keys.
     TopK { key: FnRef, limit: u64 },
+    /// A file's content.
+    Render(Rendering),
 }
 
 /// How keyed outputs of several tasks become one.

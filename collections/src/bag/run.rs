@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
     pub(crate) async fn partitions(&mut self, plan: &Plan) -> Result<usize, BagError> {
         Ok(match &*plan.source {
             Source::Csv { files, .. } => files.scan().await?.files.iter().map(|(_, split)| split.ranges.len()).sum(),
-            Source::Text(files) => files.ranges(self.cluster).await?.len(),
+            Source::Files(files) => files.ranges(self.cluster).await?.len(),
             Source::Items(blocks) => blocks.len(),
             Source::Kept(futures) => futures.len(),
             Source::Grouped { parts, .. } | Source::Joined { parts, .. } => *parts as usize,
@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
             let only = only.unwrap_or(0..usize::MAX);
             let (skip, take) = (only.start, only.len());
             let inputs = match &*plan.source {
-                Source::Csv { .. } | Source::Text(_) => {
+                Source::Csv { .. } | Source::Files(_) => {
                     let sources = self.file_ranges(plan, end).await?;
                     let program = self.program(&plan.steps, end);
                     let sources = sources.into_iter().skip(skip).take(take);
@@ -195,9 +195,9 @@ impl<'a> Run<'a> {
                 });
                 Ok(ranges.map(StageSource::Csv).collect())
             }
-            Source::Text(files) => {
+            Source::Files(files) => {
                 let ranges = files.ranges(self.cluster).await?;
-                Ok(ranges.iter().cloned().map(StageSource::Text).collect())
+                Ok(ranges.iter().cloned().map(StageSource::Files).collect())
             }
             _ => Ok(Vec::new()),
         }

@@ -13,7 +13,7 @@ use starling_runtime::task::{Call, Entries, Future, IntoArg, Linked, TaskArgs, T
 use starling_runtime::value::Value;
 
 use super::plan::{CsvRange, End, MergeSpec, Program, StageSource, Step};
-use super::text::{LineStop, TextRange};
+use super::render::render_sink;
 use crate::csv::{Columns, CsvError, FileStamp, fault, first_fault, open_records};
 
 /// Runs a program over one partition. `inputs` are its items if the source says so.
@@ -87,7 +87,7 @@ fn stage(source: &StageSource, program: &Program, inputs: &[Arc<Buckets>]) -> Re
     match source {
         StageSource::Inputs => ended(feed_inputs(&mut *sink, inputs))?,
         StageSource::Csv(range) => feed_csv(&mut *sink, range)?,
-        StageSource::Text(range) => feed_text(&mut *sink, range)?,
+        StageSource::Files(range) => range.feed(&mut *sink)?,
     }
     sink.finish()
 }
@@ -124,6 +124,7 @@ fn end_sink(end: &End) -> Result<(Next, Option<&'static ItemFns>), FailureCause>
         End::Count => raw(Box::<Count>::default()),
         End::Collect { limit } => raw(Box::new(Collect::new(*limit))),
         End::Frequencies { buckets, counted } => raw(Box::new(Frequencies::new(*buckets, *counted))),
+        End::Render(rendering) => raw(render_sink(rendering)?),
         End::Fold { op, zero } => {
             let fns = op.resolve()?;
             let fold = fns.fold.as_ref().ok_or_else(|| unable("fold"))?;
@@ -226,14 +227,6 @@ fn feed_csv(sink: &mut dyn RawSink, source: &CsvRange) -> Result<(), FailureCaus
 /// Why the record at `offset` is not taken: an earlier fault of its file, if there is one, or what `own` says.
 fn first_cause(file: &FileStamp, total: u32, offset: u64, own: impl FnOnce() -> CsvError) -> FailureCause {
     csv_cause(first_fault(file, total, offset).err().unwrap_or_else(own))
-}
-
-fn feed_text(sink: &mut dyn RawSink, range: &TextRange) -> Result<(), FailureCause> {
-    match range.for_each_line(|line| sink.push_line(line)) {
-        Ok(()) => Ok(()),
-        Err(LineStop::Push(stop)) => ended(Err(stop)),
-        Err(LineStop::Text(error)) => Err(csv_cause(error)),
-    }
 }
 
 fn csv_cause(error: CsvError) -> FailureCause {

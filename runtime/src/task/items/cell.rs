@@ -21,7 +21,8 @@ pub enum Cell {
     Float(f64),
     /// Text.
     Text(String),
-    /// Text that stands for whatever the type wants of it, as XML's attributes do.
+    /// Text that stands for whatever the type wants of it, as CSV's fields and XML's attributes do. Of an `Option` that is
+    /// nothing if it is empty.
     Loose(String),
     /// Bytes.
     Bytes(Vec<u8>),
@@ -125,6 +126,7 @@ impl<'de, 'a: 'de> Deserializer<'de> for &'a Cell {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
         match self {
             Cell::Null => visitor.visit_none(),
+            Cell::Loose(text) if text.is_empty() => visitor.visit_none(),
             cell => visitor.visit_some(cell),
         }
     }
@@ -143,8 +145,23 @@ impl<'de, 'a: 'de> Deserializer<'de> for &'a Cell {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
         match self {
             Cell::Bytes(bytes) => visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied())),
+            // As of CSV files a record may be taken by the order of its fields.
+            Cell::Fields(fields) => visitor.visit_seq(SeqDeserializer::new(fields.iter().map(|(_, cell)| cell))),
             cell => cell.deserialize_any(visitor),
         }
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Misfit> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, Misfit> {
+        self.deserialize_seq(visitor)
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Misfit> {
@@ -175,6 +192,74 @@ impl<'de, 'a: 'de> Deserializer<'de> for &'a Cell {
     }
 
     serde::forward_to_deserialize_any! {
-        char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
+        char str string bytes byte_buf unit unit_struct map struct identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken<'a, T: Deserialize<'a>>(cell: &'a Cell) -> Result<T, String> {
+        T::deserialize(cell).map_err(|misfit| misfit.to_string())
+    }
+
+    fn loose(text: &str) -> Cell {
+        Cell::Loose(text.to_owned())
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Inner {
+        at: Option<u8>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Outer {
+        inner: Inner,
+        kind: Kind,
+        bytes: Vec<u8>,
+        names: Vec<String>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum Kind {
+        Good,
+    }
+
+    fn outer(at: Cell) -> Cell {
+        let fields = [
+            ("ignored", Cell::List(vec![Cell::Null])),
+            ("inner", Cell::Fields(vec![("at".to_owned(), at)])),
+            ("kind", Cell::Text("Good".to_owned())),
+            ("bytes", Cell::Bytes(vec![1, 2])),
+            ("names", Cell::List(vec![Cell::Text("a".to_owned()), loose("b")])),
+        ];
+        Cell::Fields(fields.map(|(name, cell)| (name.to_owned(), cell)).into())
+    }
+
+    #[test]
+    fn a_record_becomes_a_struct_and_what_does_not_fit_is_named() {
+        let expected = |at| Outer {
+            inner: Inner { at },
+            kind: Kind::Good,
+            bytes: vec![1, 2],
+            names: vec!["a".to_owned(), "b".to_owned()],
+        };
+        assert_eq!(taken(&outer(Cell::Int(7))), Ok(expected(Some(7))));
+        assert_eq!(taken(&outer(loose("7"))), Ok(expected(Some(7))));
+        assert_eq!(taken(&outer(loose(""))), Ok(expected(None)));
+        let error = taken::<Outer>(&outer(Cell::Int(-1))).unwrap_err();
+        assert_eq!(error, "field inner.at: invalid value: integer `-1`, expected u8");
+        let error = taken::<Outer>(&outer(loose("x"))).unwrap_err();
+        assert_eq!(error, "field inner.at: invalid type: string \"x\", expected u8");
+    }
+
+    #[test]
+    fn loose_text_becomes_what_is_wanted() {
+        assert_eq!(taken(&loose("-1.5")), Ok(-1.5));
+        assert_eq!(taken(&loose("True")), Ok(true));
+        assert_eq!(taken(&loose("12")), Ok("12".to_owned()));
+        let row = Cell::Fields(vec![("a".to_owned(), loose("1")), ("b".to_owned(), loose("x"))]);
+        assert_eq!(taken(&row), Ok((1_u32, "x".to_owned())));
     }
 }
