@@ -8,6 +8,7 @@ pub mod csv;
 pub mod files;
 #[cfg(feature = "frame")]
 pub mod frame;
+pub mod input;
 pub mod stackexchange;
 
 pub use bag::{Bag, BagError};

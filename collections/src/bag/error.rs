@@ -5,6 +5,7 @@ use starling_runtime::task::ClientError;
 use starling_runtime::value::CodecError;
 
 use crate::csv::CsvError;
+use crate::input::ReadError;
 
 /// Why a bag has no result. Nothing of it is kept; computing it again may help if a node was lost.
 #[derive(Debug, thiserror::Error)]
@@ -15,14 +16,17 @@ pub enum BagError {
     /// The files do not fit together, or do not have the columns asked for.
     #[error(transparent)]
     Csv(#[from] CsvError),
+    /// A record is not of the items' type, or a file cannot be written.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A captured value or an item could not be encoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// What came back from the workers is not what the bag's type says.
     #[error("the bag's items could not be taken: {0}")]
     Items(FailureCause),
-    /// The records of CSV files have no type before a closure gives them one.
-    #[error("records of a CSV file have no type yet: put a map(task!(|row: Row| ...)) before this step")]
+    /// The records of files have no type before a closure gives them one.
+    #[error("records of a file have no type yet: put a map(task!(|row: Row| ...)) before this step")]
     Untyped,
     /// Two bags have not as many partitions, so that their items are at no common places.
     #[error(

@@ -25,7 +25,7 @@ impl<'a> Run<'a> {
                 Source::Csv { files, .. } => {
                     files.scan().await?.files.iter().map(|(_, split)| split.ranges.len()).sum()
                 }
-                Source::Text(files) => files.ranges(self.cluster()).await?.len(),
+                Source::Files(files) => files.ranges(self.cluster()).await?.len(),
                 Source::Items(blocks) => blocks.len(),
                 Source::Ranges(ranges) => ranges.len(),
                 Source::Kept(futures) => futures.len(),
@@ -64,7 +64,7 @@ impl<'a> Run<'a> {
         Box::pin(async move {
             let source = match &*plan.source {
                 Source::Csv { .. }
-                | Source::Text(_)
+                | Source::Files(_)
                 | Source::Items(_)
                 | Source::Ranges(_)
                 | Source::Kept(_)

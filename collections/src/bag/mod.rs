@@ -5,6 +5,9 @@
 //! is handed from closure to closure as a live value. Between tasks items are encoded, so that what regroups them
 //! (frequencies, distinct, join) needs no types. This module decides which tasks there are; it never reads data itself.
 //!
+//! Where items come from, and where they go, is in files of its own: `reading` and `source` for files that are read, `writing`
+//! and `render` for files that are written, `csv` (the module of the crate) for CSV files in blocks.
+//!
 //! | method | how partitions meet |
 //! |---|---|
 //! | `map`, `try_map`, `filter`, `remove`, `flat_map`, `flatten`, `starmap`, `pluck`, `map_partitions`, `random_sample`, `concat` | not at all |
@@ -34,20 +37,28 @@ mod places;
 mod plan;
 mod pluck;
 mod random;
+mod reading;
 mod regroup;
+mod render;
+#[cfg(feature = "avro")]
+mod render_avro;
 mod run;
 mod scalar;
+mod source;
 mod stage;
 mod steps;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod text;
+mod writing;
 
+pub use crate::input::{Compression, ReadError};
 pub use error::BagError;
 pub use json::Json;
 pub use pluck::{Field, JsonItem, Plucked};
+pub use reading::{JsonErrors, JsonOptions, Paths, TextErrors, TextOptions};
 pub use scalar::{Number, Scalar};
+pub use writing::{WriteOptions, WrittenFile};
 
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -59,13 +70,15 @@ use serde::de::DeserializeOwned;
 use starling_actors::Cluster;
 use starling_core::failure::FailureCause;
 use starling_runtime::task::Future;
-use starling_runtime::task::items::{BlockBuilder, Buckets, FnRef, Param, Ref, TaskFn, decode, misfit, row_fields};
+use starling_runtime::task::items::{
+    BlockBuilder, Buckets, FnRef, Param, Ref, StoredRecord, TaskFn, decode, misfit, row_fields,
+};
 use starling_runtime::value::{CodecError, Data};
 
-use crate::csv::{CsvError, CsvFiles, CsvOptions, Wanted};
+use crate::csv::{CsvError, CsvFiles, Wanted};
 use plan::{End, Group, Plan, Source, Step};
 use run::{Attempts, Only, ProgressHook, Run, names};
-use text::TextFiles;
+use source::{SourceFiles, Unfit};
 
 /// Items of type `T`, spread over a cluster. Cloning costs nothing; computing a clone computes everything again, unless
 /// [`persist`](Bag::persist) has kept the items.
@@ -239,19 +252,6 @@ impl<T> Bag<T> {
     }
 }
 
-impl Bag<String> {
-    /// The lines of the text files at `pattern`: a path, or a pattern with `*`, `?`, `[..]` or `**`. Lines end with `\n`
-    /// or `\r\n`, which are not part of them, and must be UTF-8.
-    pub fn read_text(cluster: &Cluster, pattern: &str) -> Bag<String> {
-        Bag::from_source(cluster, Source::Text(TextFiles::new(pattern, None)))
-    }
-
-    /// As [`read_text`](Bag::read_text), with partitions of about `block_bytes` instead of 16 MiB.
-    pub fn read_text_in_blocks(cluster: &Cluster, pattern: &str, block_bytes: u64) -> Bag<String> {
-        Bag::from_source(cluster, Source::Text(TextFiles::new(pattern, Some(block_bytes))))
-    }
-}
-
 impl Bag<u64> {
     /// The numbers of the range, in `partitions` partitions of about the same size, or as many as there are numbers. They
     /// are counted on the workers.
@@ -274,11 +274,6 @@ impl<T: Data> Bag<T> {
         });
         let blocks = blocks.collect::<Result<Vec<_>, FailureCause>>().map_err(BagError::Items)?;
         Ok(Bag::from_source(cluster, Source::Items(blocks)))
-    }
-
-    /// The records of the CSV files at `pattern`. To ask several questions of the same files, make a [`CsvFiles`] once.
-    pub fn read_csv(cluster: &Cluster, pattern: &str, options: CsvOptions) -> Bag<T> {
-        CsvFiles::new(cluster, pattern, options).records()
     }
 
     /// What `f` makes of each item. A `Result` is an item like any other; see [`try_map`](Bag::try_map).
@@ -384,7 +379,10 @@ impl<T: Data> Bag<T> {
         let partitions = run.partitions(&plan).await?;
         let (mut at, mut together) = (0, 1);
         while at < partitions && first.len() < count {
-            let end = End::Collect { limit: (count - first.len()) as u64 };
+            // Which records are left out is found out only here.
+            let is_sure = self.untyped_records().is_none_or(|files| files.reading.unfit != Unfit::Skip);
+            let limit = if is_sure { (count - first.len()) as u64 } else { u64::MAX };
+            let end = End::Collect { limit };
             let outputs = run.lower(&plan, &end, &Only::Range(at..at + together)).await?;
             for (output, partition) in run.gather(outputs).await?.iter().zip(at..) {
                 first.extend(self.taken(partition, output).await?);
@@ -409,10 +407,15 @@ impl<T: Data> Bag<T> {
 
     /// The items, an output for each partition, as soon as their tasks are submitted.
     pub(crate) async fn outputs(&self) -> Result<Vec<Future<Buckets>>, BagError> {
-        if self.untyped_rows().is_some() {
+        if self.untyped_rows().is_some() || self.untyped_records().is_some() {
             return Err(BagError::Untyped);
         }
-        self.run()?.lower(&self.plan, &End::Collect { limit: u64::MAX }, &Only::All).await
+        self.ended(&End::Collect { limit: u64::MAX }).await
+    }
+
+    /// The partitions' outputs with this end, as soon as their tasks are submitted.
+    async fn ended(&self, end: &End) -> Result<Vec<Future<Buckets>>, BagError> {
+        self.run()?.lower(&self.plan, end, &Only::All).await
     }
 
     /// The files and columns, if the items are records that no closure has given a type.
@@ -423,8 +426,19 @@ impl<T: Data> Bag<T> {
         }
     }
 
+    /// The files, if the items are records of others than CSV files in blocks that no closure has given a type.
+    fn untyped_records(&self) -> Option<&SourceFiles> {
+        match &*self.plan.source {
+            Source::Files(files) if self.plan.is_untyped() => Some(files),
+            _ => None,
+        }
+    }
+
     /// The items of a collected output, that of the partition of this number.
     async fn taken(&self, partition: usize, output: &Buckets) -> Result<Vec<T>, BagError> {
+        if let Some(files) = self.untyped_records() {
+            return self.records(files, partition, output).await;
+        }
         let Some((files, wanted)) = self.untyped_rows() else { return items(output).map_err(BagError::Items) };
         let scanned = files.scan().await?;
         // The partitions are the files' ranges, file by file.
@@ -448,6 +462,28 @@ impl<T: Data> Bag<T> {
             Ok(rows)
         };
         rows(output)
+    }
+
+    /// The records of a collected output as items.
+    async fn records(&self, files: &SourceFiles, partition: usize, output: &Buckets) -> Result<Vec<T>, BagError> {
+        let ranges = files.ranges(&self.cluster).await?;
+        let path = ranges.get(partition).map_or("", |range| range.file.path());
+        let unfit = files.reading.unfit;
+        let mut records = Vec::new();
+        for stored in items::<StoredRecord>(output).map_err(BagError::Items)? {
+            let record = stored.record(path, unfit == Unfit::Keep);
+            match record.take() {
+                Ok(record) => records.push(record),
+                Err(message) if unfit == Unfit::Skip => {
+                    tracing::warn!(path, place = %record.place, message, "a record was left out, as it did not fit");
+                }
+                Err(message) => {
+                    let place = record.place.to_string();
+                    return Err(ReadError::Record { path: path.to_owned(), place, message, remedy: "" }.into());
+                }
+            }
+        }
+        Ok(records)
     }
 }
 

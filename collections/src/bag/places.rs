@@ -1,7 +1,7 @@
 //! Sinks that look at an item's place, not at the item.
 
 use starling_core::failure::FailureCause;
-use starling_runtime::task::items::{Buckets, Collect, Gate, RawSink, Row, Stop};
+use starling_runtime::task::items::{Buckets, Collect, Gate, RawSink, Record, Row, Stop};
 
 /// Keeps the items at some places, in order, and takes no more behind the last of them.
 pub(crate) struct Places {
@@ -40,6 +40,10 @@ impl RawSink for Places {
         self.take(|kept| kept.push_row(row))
     }
 
+    fn push_record(&mut self, record: &Record<'_>) -> Result<(), Stop> {
+        self.take(|kept| kept.push_record(record))
+    }
+
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         Box::new(self.kept).finish()
     }
@@ -66,6 +70,10 @@ impl RawSink for Gated {
 
     fn push_row(&mut self, row: &Row<'_>) -> Result<(), Stop> {
         if (self.gate)() { self.next.push_row(row) } else { Ok(()) }
+    }
+
+    fn push_record(&mut self, record: &Record<'_>) -> Result<(), Stop> {
+        if (self.gate)() { self.next.push_record(record) } else { Ok(()) }
     }
 
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {

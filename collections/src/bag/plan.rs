@@ -12,8 +12,9 @@ use starling_runtime::task::items::{Buckets, FnRef, ItemBlock};
 use starling_runtime::value::Value;
 
 use super::pluck::Pluck;
+use super::render::Rendering;
+use super::source::{FileRange, SourceFiles};
 use super::summary::Summary;
-use super::text::{TextFiles, TextRange};
 use crate::csv::{CsvFiles, FileStamp, Range, Wanted};
 
 /// A bag without its type.
@@ -27,7 +28,12 @@ impl Plan {
     /// Whether the items are records of files that no closure has given a type, so that only the client knows it.
     pub(crate) fn is_untyped(&self) -> bool {
         let is_closure = |step: &Step| !matches!(step, Step::Sample(_));
-        matches!(&*self.source, Source::Csv { .. }) && !self.steps.iter().any(is_closure)
+        let is_of_client = match &*self.source {
+            Source::Csv { .. } => true,
+            Source::Files(files) => files.is_untyped(),
+            _ => false,
+        };
+        is_of_client && !self.steps.iter().any(is_closure)
     }
 }
 
@@ -35,8 +41,8 @@ impl Plan {
 pub(crate) enum Source {
     /// Records of CSV files.
     Csv { files: CsvFiles, wanted: Wanted },
-    /// Lines of text files.
-    Text(TextFiles),
+    /// Lines and records of other files.
+    Files(SourceFiles),
     /// The client's own items, a block for each partition.
     Items(Vec<ItemBlock>),
     /// The numbers of each of these ranges.
@@ -148,6 +154,7 @@ impl Program {
         let optional = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let end = match &self.end {
             End::Count | End::Collect { .. } | End::Frequencies { .. } | End::Places | End::Summary(_) => 0,
+            End::Render(rendering) => rendering.nbytes(),
             End::Fold { op, zero } => op.captures.nbytes() + optional(zero),
             End::Scan { op, initial } => op.captures.nbytes() + optional(initial),
             End::FoldBy { key, zero, op, .. } => key.captures.nbytes() + zero.len() as u64 + op.captures.nbytes(),
@@ -180,8 +187,8 @@ pub(crate) enum StageSource {
     Inputs,
     /// An exact range of a CSV file.
     Csv(CsvRange),
-    /// A range of a text file.
-    Text(TextRange),
+    /// A part of another file.
+    Files(FileRange),
     /// Numbers.
     Numbers(ops::Range<u64>),
 }
@@ -224,6 +231,8 @@ pub(crate) enum End {
     Summary(Summary),
     /// Each state of a fold; the task goes on from the last state of the partition before.
     Scan { op: FnRef, initial: Option<Vec<u8>> },
+    /// A file's content.
+    Render(Rendering),
 }
 
 /// How keyed outputs of several tasks become one.

@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
     ) -> BoxFuture<'b, Result<Vec<Future<Buckets>>, BagError>> {
         Box::pin(async move {
             let inputs = match &*plan.source {
-                Source::Csv { .. } | Source::Text(_) | Source::Ranges(_) => {
+                Source::Csv { .. } | Source::Files(_) | Source::Ranges(_) => {
                     let sources = self.sources(plan, end).await?;
                     let program = self.program(&plan.steps, end);
                     let shares = only.shares(sources).into_iter();
@@ -260,9 +260,9 @@ impl<'a> Run<'a> {
                 });
                 Ok(ranges.map(StageSource::Csv).collect())
             }
-            Source::Text(files) => {
+            Source::Files(files) => {
                 let ranges = files.ranges(self.cluster).await?;
-                Ok(ranges.iter().cloned().map(StageSource::Text).collect())
+                Ok(ranges.iter().cloned().map(StageSource::Files).collect())
             }
             Source::Ranges(ranges) => Ok(ranges.iter().cloned().map(StageSource::Numbers).collect()),
             _ => Ok(Vec::new()),

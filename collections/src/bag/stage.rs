@@ -17,8 +17,8 @@ use starling_runtime::value::Value;
 use super::meet_tasks::firsts;
 use super::places::{Gated, Places};
 use super::plan::{CsvRange, End, MergeSpec, Program, Share, StageSource, Step};
+use super::render::render_sink;
 use super::summary::summary_sink;
-use super::text::{LineStop, TextRange};
 use crate::csv::{Columns, CsvError, FileStamp, fault, first_fault, open_records};
 
 /// Runs a program over one partition. `inputs` are its items if the source says so. The output of a program that splits
@@ -116,7 +116,7 @@ fn feed(sink: &mut dyn RawSink, source: &StageSource, inputs: &[Arc<Buckets>]) -
     match source {
         StageSource::Inputs => ended(feed_inputs(sink, inputs)),
         StageSource::Csv(range) => feed_csv(sink, range),
-        StageSource::Text(range) => feed_text(sink, range),
+        StageSource::Files(range) => range.feed(sink),
         StageSource::Numbers(range) => ended(feed_numbers(sink, range.clone())),
     }
 }
@@ -194,6 +194,7 @@ fn end_sink(end: &End, share: &Share) -> Result<Next, FailureCause> {
         End::Count => raw(Box::<Count>::default()),
         End::Collect { limit } => raw(Box::new(Collect::new(*limit))),
         End::Frequencies { buckets, counted } => raw(Box::new(Frequencies::new(*buckets, *counted))),
+        End::Render(rendering) => raw(render_sink(rendering)?),
         End::Fold { op, zero } => {
             let fold = fold_fns(op)?;
             typed(op, (fold.fold)(&op.captures, zero.as_deref())?)
@@ -324,14 +325,6 @@ fn feed_csv(sink: &mut dyn RawSink, source: &CsvRange) -> Result<(), FailureCaus
 /// Why the record at `offset` is not taken: an earlier fault of its file, if there is one, or what `own` says.
 fn first_cause(file: &FileStamp, total: u32, offset: u64, own: impl FnOnce() -> CsvError) -> FailureCause {
     csv_cause(first_fault(file, total, offset).err().unwrap_or_else(own))
-}
-
-fn feed_text(sink: &mut dyn RawSink, range: &TextRange) -> Result<(), FailureCause> {
-    match range.for_each_line(|line| sink.push_line(line)) {
-        Ok(()) => Ok(()),
-        Err(LineStop::Push(stop)) => ended(Err(stop)),
-        Err(LineStop::Text(error)) => Err(csv_cause(error)),
-    }
 }
 
 fn csv_cause(error: CsvError) -> FailureCause {

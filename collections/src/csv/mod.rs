@@ -22,19 +22,19 @@ mod tests;
 pub(crate) use columns::Wanted;
 pub use error::CsvError;
 pub use file::FileStamp;
-pub(crate) use file::same_time;
+pub(crate) use file::{for_each_piece, same_time};
 pub(crate) use files::absolute;
 pub use files::{CsvFiles, CsvOptions, Scanned};
 #[cfg(feature = "frame")]
 pub(crate) use mask::{WINDOW, mask};
-pub(crate) use records::Columns;
+pub(crate) use records::{Columns, Fault, Malformed, Records};
 #[cfg(feature = "frame")]
 pub(crate) use scan::{BlockScan, Marks};
 #[cfg(feature = "frame")]
 pub(crate) use split::{OddQuotes, first_stray, record_ends};
 pub use split::{Range, Split};
 #[cfg(feature = "frame")]
-pub(crate) use tasks::{BYTE_ORDER_MARK, scan as scan_task};
-pub(crate) use tasks::{fault, first_fault, open_records};
+pub(crate) use tasks::scan as scan_task;
+pub(crate) use tasks::{BYTE_ORDER_MARK, fault, first_fault, open_records};
 #[cfg(test)]
 pub(crate) use tests::real_posts;

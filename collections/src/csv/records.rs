@@ -113,6 +113,11 @@ impl<R: Read> Records<R> {
         }
     }
 
+    /// From the next record on there are these columns.
+    pub(crate) fn set_columns(&mut self, columns: Columns) {
+        self.columns = Some(columns);
+    }
+
     /// Where the current record starts in the file.
     pub(crate) fn record_offset(&self) -> u64 {
         self.record_offset

@@ -5,9 +5,11 @@
 //! ([`shape`]) and gives the caller a typed handle, [`TaskFn`].
 
 mod block;
+mod cell;
 mod elements;
 mod handle;
 mod item_type;
+mod record;
 mod scan;
 mod shape;
 mod sink;
@@ -19,10 +21,12 @@ mod tests;
 mod whole;
 
 pub use block::{BlockBuilder, Bucket, Buckets, ItemBlock, Items, decode, encode_to};
+pub use cell::{Cell, Misfit};
 pub use handle::{
     FnRef, Outcome, OutcomeNone, OutcomePlain, OutcomeResult, Param, Params, PlainFn, Ref, TaskFn, never,
 };
 pub use item_type::{Gate, ItemType};
+pub use record::{Content, Place, Record, StoredRecord};
 pub use shape::{
     Apply, ByRef, ByValue, FoldShape, HasFilter, HasFlatMap, HasFold, HasKey, HasMap, HasOrder, HasTryMap, LacksFilter,
     LacksFlatMap, LacksFold, LacksKey, LacksMap, LacksOrder, LacksTryMap, Look, Make, Shape, Step, by_ref, by_value,

@@ -12,6 +12,7 @@ use csv::ByteRecord;
 use starling_core::failure::FailureCause;
 
 use super::block::{BlockBuilder, Buckets, decode, encode_to};
+use super::record::Record;
 use super::table::KeyTable;
 use crate::value::{Data, Value};
 
@@ -74,6 +75,23 @@ pub trait RawSink: 'static {
             return Err(codec("a value with Buffers in it needs a closure that takes it".into()));
         }
         self.push_encoded(&encoded.head)
+    }
+
+    /// Takes a record of another file.
+    fn push_record(&mut self, _: &Record<'_>) -> Result<(), Stop> {
+        Err(untyped_records().into())
+    }
+
+    /// Whether items are wanted as values where their type is known, and not encoded.
+    fn wants_values(&self) -> bool {
+        false
+    }
+
+    /// Takes an item as a value, if that is [wanted](RawSink::wants_values).
+    fn push_serialize(&mut self, item: &dyn erased_serde::Serialize) -> Result<(), Stop> {
+        let mut encoded = Vec::new();
+        encode_to(item, &mut encoded)?;
+        self.push_encoded(&encoded)
     }
 
     /// There are no more items: the task's output.
@@ -139,6 +157,10 @@ impl<A: Data> RawSink for Decode<A> {
         self.next.push(Arc::unwrap_or_clone(item))
     }
 
+    fn push_record(&mut self, record: &Record<'_>) -> Result<(), Stop> {
+        self.next.push(record.take().map_err(|message| Stop::Unfit(message.into()))?)
+    }
+
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         self.next.finish()
     }
@@ -159,19 +181,23 @@ pub fn misfit(header: &ByteRecord, error: &csv::Error) -> String {
 pub(super) struct Encode<R> {
     next: Box<dyn RawSink>,
     wants_bytes: bool,
+    wants_values: bool,
     scratch: Vec<u8>,
     item: PhantomData<fn(R)>,
 }
 
 impl<R: Data> Encode<R> {
     pub(super) fn erased(next: Box<dyn RawSink>) -> AnySink {
-        let wants_bytes = next.wants_bytes();
-        AnySink::new(Encode::<R> { next, wants_bytes, scratch: Vec::new(), item: PhantomData })
+        let (wants_bytes, wants_values) = (next.wants_bytes(), next.wants_values());
+        AnySink::new(Encode::<R> { next, wants_bytes, wants_values, scratch: Vec::new(), item: PhantomData })
     }
 }
 
 impl<R: Data> Sink<R> for Encode<R> {
     fn push(&mut self, item: R) -> Result<(), Stop> {
+        if self.wants_values {
+            return self.next.push_serialize(&item);
+        }
         if self.wants_bytes {
             self.scratch.clear();
             encode_to(&item, &mut self.scratch)?;
@@ -210,6 +236,12 @@ impl RawSink for Count {
         Ok(())
     }
 
+    fn push_record(&mut self, record: &Record<'_>) -> Result<(), Stop> {
+        record.check().map_err(|message| Stop::Unfit(message.into()))?;
+        self.count += 1;
+        Ok(())
+    }
+
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         Ok(Buckets::one(super::ItemBlock::of([self.count])?))
     }
@@ -217,7 +249,8 @@ impl RawSink for Count {
 
 /// Gathers the first items, in order.
 ///
-/// A CSV record that no step has given a type stays what it is, its place and its fields; [`row_fields`] takes it apart.
+/// A CSV record that no step has given a type stays what it is, its place and its fields; [`row_fields`] takes it apart. A
+/// record of another file becomes a [`StoredRecord`](super::StoredRecord).
 #[derive(Debug)]
 pub struct Collect {
     limit: u64,
@@ -252,6 +285,13 @@ impl RawSink for Collect {
         self.taken()?;
         let fields: Vec<&[u8]> = row.record.iter().collect();
         self.items.push_value(&(row.offset, fields))?;
+        self.taken()
+    }
+
+    fn push_record(&mut self, record: &Record<'_>) -> Result<(), Stop> {
+        self.taken()?;
+        record.check().map_err(|message| Stop::Unfit(message.into()))?;
+        self.items.push_value(&record.stored())?;
         self.taken()
     }
 
@@ -332,6 +372,14 @@ impl PairSink for Frequencies {
 fn untyped_rows() -> FailureCause {
     FailureCause::Error {
         message: "records of a CSV file have no type yet: put a map(task!(|row: Row| ...)) before this step".into(),
+        sources: Vec::new(),
+    }
+}
+
+/// The same of records of other files.
+fn untyped_records() -> FailureCause {
+    FailureCause::Error {
+        message: "records of a file have no type yet: put a map(task!(|record: Record| ...)) before this step".into(),
         sources: Vec::new(),
     }
 }
