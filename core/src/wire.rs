@@ -17,7 +17,7 @@ use crate::ids::{Attempt, JobId, KindId, NodeId, TaskId, Term, WorkerId};
 use crate::spec::{PartOf, Requirements, Resources, TaskSpec};
 
 /// The version of every message in this module. Nodes of different versions refuse each other at admission.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// The largest encoded result, in bytes, that rides in the completion instead of being fetched from its worker.
 pub const INLINE_RESULT_BYTES_MAX: usize = 16 * 1024;
