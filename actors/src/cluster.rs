@@ -24,6 +24,7 @@ use crate::node::{Node, NodeConfig, NodeError, NodeRole};
 use crate::served::ServedStore;
 use crate::status::{self, NodeStatus};
 
+mod coordination;
 mod keeping;
 
 pub use self::keeping::Detached;

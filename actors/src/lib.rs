@@ -6,6 +6,7 @@
 mod client;
 mod cluster;
 mod connect;
+pub mod coordination;
 mod data_dir;
 mod host;
 mod leaders;

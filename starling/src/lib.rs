@@ -48,7 +48,7 @@ pub mod cli;
 
 pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, DataDir, DataError, Detached, LocalOptions, MemberStatus, Node, NodeConfig,
-    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped,
+    NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, Stopped, coordination,
 };
 
 pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LEASE_MS_MAX, LEASE_MS_MIN, LEAVES_MAX, NAME_BYTES_MAX, PATH_PARTS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
-    VALUES_BYTES_MAX, metadata,
+    LEASE_MS_MAX, LEASE_MS_MIN, LEAVES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, PATH_PARTS_MAX, TEXT_BYTES_MAX,
+    VALUE_BYTES_MAX, VALUES_BYTES_MAX, metadata,
 };
 
 /// A client, as the coordinator knows it: a number that it has drawn.
@@ -225,7 +225,7 @@ pub enum Refused {
     },
     /// There is no room for more values.
     #[error(
-        "what the cluster keeps in queues, variables, metadata and events has reached its bound of {VALUES_BYTES_MAX} bytes: get or delete some of it"
+        "what the cluster keeps in queues, variables, metadata and events has reached its bound of {VALUES_BYTES_MAX} bytes, or metadata that of {METADATA_BYTES_MAX}: get or delete some of it"
     )]
     OutOfRoom,
     /// A number is out of its bounds.
@@ -405,6 +405,8 @@ impl Change {
                     path(leaf)?;
                     size(text.len(), TEXT_BYTES_MAX)
                 })?;
+                // As a whole it is a value like any other.
+                size(self.nbytes(), VALUE_BYTES_MAX)?;
                 metadata::check_leaves(at, leaves)
             }
             Change::DeleteMetadata(at) => path(at),

@@ -16,6 +16,8 @@ const EMPTY_OBJECT: &str = "{}";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Metadata {
     leaves: BTreeMap<Path, String>,
+    /// Bytes of all of them.
+    nbytes: u64,
 }
 
 /// Whether leaves can be put in the place of what is at `path`: all are there or below, and none is below another.
@@ -35,9 +37,8 @@ pub(super) fn cost(path: &[String], text: &str) -> u64 {
 }
 
 impl Metadata {
-    #[cfg(test)]
     pub(super) fn nbytes(&self) -> u64 {
-        self.leaves.iter().map(|(path, text)| cost(path, text)).sum()
+        self.nbytes
     }
 
     /// Whether something can be at `path`: nothing above it is a leaf but an empty object.
@@ -51,25 +52,29 @@ impl Metadata {
 
     /// Puts leaves in the place of what is at `path`. Gives the bytes that went and those that came.
     pub(super) fn set(&mut self, path: &[String], leaves: &[(Path, String)]) -> (u64, u64) {
-        let mut freed = self.delete(path);
+        let before = self.nbytes;
+        self.delete(path);
         for parts in 0..path.len() {
-            if let Some((above, text)) = self.leaves.remove_entry(&path[..parts]) {
-                freed += cost(&above, &text);
-            }
+            self.remove(&path[..parts]);
         }
-        let before = self.nbytes_of(leaves);
+        let freed = before - self.nbytes;
+        let added = leaves.iter().map(|(path, text)| cost(path, text)).sum();
         self.leaves.extend(leaves.iter().cloned());
-        (freed, before)
+        self.nbytes += added;
+        (freed, added)
     }
 
-    fn nbytes_of(&self, leaves: &[(Path, String)]) -> u64 {
-        leaves.iter().map(|(path, text)| cost(path, text)).sum()
+    /// Gives the bytes that went.
+    fn remove(&mut self, path: &[String]) -> u64 {
+        let freed = self.leaves.remove_entry(path).map_or(0, |(path, text)| cost(&path, &text));
+        self.nbytes -= freed;
+        freed
     }
 
     /// Forgets what is at `path`. Gives the bytes that went: 0 if there was nothing.
     pub(super) fn delete(&mut self, path: &[String]) -> u64 {
         let gone: Vec<Path> = self.below(path).map(|(path, _)| path.clone()).collect();
-        gone.iter().filter_map(|path| self.leaves.remove_entry(path)).map(|(path, text)| cost(&path, &text)).sum()
+        gone.iter().map(|path| self.remove(path)).sum()
     }
 
     /// The leaves at `path` and below.
@@ -80,6 +85,7 @@ impl Metadata {
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         let paths: Vec<&Path> = self.leaves.keys().collect();
+        assert_eq!(self.nbytes, self.leaves.iter().map(|(path, text)| cost(path, text)).sum::<u64>());
         assert!(paths.windows(2).all(|pair| !pair[1].starts_with(pair[0])), "a leaf is below another: {paths:?}");
     }
 }

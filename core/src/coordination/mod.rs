@@ -59,6 +59,8 @@ pub const TOPIC_EVENTS_MAX: usize = 1_000;
 pub const TOPIC_BYTES_MAX: u64 = 1024 * 1024;
 /// How deep metadata may be nested.
 pub const PATH_PARTS_MAX: usize = 32;
+/// How many bytes metadata may have together, so that all of it can be read at once.
+pub const METADATA_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How many leaves one change of the metadata may set.
 pub const LEAVES_MAX: usize = 1_000;
 /// The shortest and the longest lease, in milliseconds: a second, and ten minutes.

@@ -44,6 +44,13 @@ impl Session {
         (self.last_seq, added)
     }
 
+    /// A lease has ended that it may not know of yet: it is not told any more that it was granted.
+    pub(super) fn forget_grant(&mut self, token: u64) {
+        for (_, outcome) in self.answers.values_mut().filter(|(_, outcome)| *outcome == Outcome::Granted(token)) {
+            *outcome = Outcome::TimedOut;
+        }
+    }
+
     /// Forgets what it has seen. Gives the bytes that went.
     pub(super) fn has_seen(&mut self, seen: u64) -> u64 {
         let mut freed = 0;

@@ -9,7 +9,7 @@ use super::ask::{Change, LeaseName, Outcome, Read, Refused, RequestId, SessionId
 use super::metadata::{self, Metadata};
 use super::session::Session;
 use super::topics::Topics;
-use super::{BYTES_MAX, SESSIONS_MAX, VALUES_BYTES_MAX};
+use super::{BYTES_MAX, METADATA_BYTES_MAX, SESSIONS_MAX, VALUES_BYTES_MAX};
 
 /// How many bytes each thing counts for, besides those that it has.
 pub(super) const ENTRY_BYTES: u64 = 64;
@@ -81,6 +81,9 @@ impl Coordination {
             Change::SetMetadata { path, leaves } => {
                 self.metadata.check(path)?;
                 let added = leaves.iter().map(|(path, text)| metadata::cost(path, text)).sum();
+                if self.metadata.nbytes() + added > METADATA_BYTES_MAX {
+                    return Err(Refused::OutOfRoom);
+                }
                 self.room(added, VALUES_BYTES_MAX)
             }
             Change::Log { topic, value, .. } => {
@@ -139,7 +142,13 @@ impl Coordination {
                     self.remember(*request, Outcome::Passed { generation, index });
                 }
             }
-            Step::Expire { of, token } => drop(self.end_lease(of, *token)),
+            Step::Expire { of, token } => {
+                let holder = self.lease(of, *token).map(|lease| lease.session);
+                self.end_lease(of, *token);
+                if let Some(session) = holder.and_then(|holder| self.sessions.get_mut(&holder)) {
+                    session.forget_grant(*token);
+                }
+            }
             Step::Seen { session, seen } => self.has_seen(*session, *seen),
         }
         None

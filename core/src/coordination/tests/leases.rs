@@ -79,6 +79,22 @@ fn who_is_not_heard_for_so_long_loses_the_lease_and_the_next_gets_a_greater_toke
 }
 
 #[test]
+fn a_grant_that_was_never_heard_of_and_has_expired_is_not_told_later() {
+    let mut env = Env::new();
+    let [a, b] = [env.session(1), env.session(2)];
+    env.ask(a, 1, acquire("l"));
+    let unheard = token(env.answer(a, 1));
+    env.event(Event::LinkClosed(a));
+    env.pass(31, &[b]);
+    env.ask(b, 1, acquire("l"));
+    assert!(token(env.answer(b, 1)) > unheard);
+    let a = env.join(1, false);
+    env.told(a);
+    env.ask(a, 1, acquire("l"));
+    assert_eq!(env.answer(a, 1), Some(Ok(Outcome::TimedOut)));
+}
+
+#[test]
 fn who_leaves_gives_everything_back_at_once_whether_it_says_so_or_its_node_does() {
     let mut env = Env::new();
     let links: Vec<LinkId> = (1..=3).map(|session| env.session(session)).collect();
