@@ -44,6 +44,7 @@ use starling_runtime::value::Value;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::coordination::Way;
 use crate::node::Node;
 
 pub(crate) use self::fetching::Held;
@@ -89,6 +90,8 @@ pub(crate) struct Connection {
     pub(crate) tasks: Vec<JoinHandle<()>>,
     /// The nodes of an embedded cluster: the scheduler's first.
     pub(crate) nodes: Vec<Node>,
+    /// How the node in office is found.
+    pub(crate) way: Way,
 }
 
 #[derive(Default)]
@@ -184,6 +187,10 @@ impl Client {
 
     pub(crate) fn nodes(&self) -> &[Node] {
         self.connection.get().map_or(&[], |connection| &connection.nodes)
+    }
+
+    pub(crate) fn way(&self) -> Option<Way> {
+        self.connection.get().map(|connection| connection.way.clone())
     }
 
     pub(crate) fn mesh(&self) -> &Mesh {

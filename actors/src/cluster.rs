@@ -23,6 +23,7 @@ use crate::node::{Node, NodeConfig, NodeError, NodeRole};
 use crate::served::ServedStore;
 use crate::status::{self, NodeStatus};
 
+mod coordination;
 mod keeping;
 mod recording;
 mod reporting;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Connection};
 use crate::cluster::{Cluster, ClusterError};
+use crate::coordination::Way;
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, frame_with};
 use crate::node::{Node, remote_actors};
@@ -176,7 +177,7 @@ async fn open(
     let (connected, kinds) = match opening {
         Some((link, Welcome::Client { kinds, term, .. })) => (Connected::new(link, term), kinds),
         Some((_, Welcome::Refused(refusal))) => return Err(refusal.into()),
-        Some((_, Welcome::Worker { .. })) => return Err(Refusal::BadHello.into()),
+        Some((_, Welcome::Worker { .. } | Welcome::Session { .. })) => return Err(Refusal::BadHello.into()),
         None => return Err(ClusterError::NoScheduler(at)),
     };
     let lost = |reason: String| ClientError::SchedulerLost(reason);
@@ -197,7 +198,8 @@ async fn open(
         }
         MeshHold::Nodes => Vec::new(),
     };
-    client.keep(Connection { tasks, nodes });
+    let way = Way { mesh: mesh.clone(), leaders: leaders.clone(), patience, runtime: Handle::current() };
+    client.keep(Connection { tasks, nodes, way });
     Ok(client)
 }
 
@@ -302,7 +304,7 @@ impl Line {
                     Err(error) => why = error,
                 },
                 Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
-                Ok(Some((_, Welcome::Worker { .. }))) => why = Refusal::BadHello.to_string(),
+                Ok(Some((_, Welcome::Worker { .. } | Welcome::Session { .. }))) => why = Refusal::BadHello.to_string(),
                 Ok(None) => {}
                 Err(error) => why = error.to_string(),
             }

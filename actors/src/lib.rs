@@ -7,6 +7,7 @@ pub mod blocking;
 mod client;
 mod cluster;
 mod connect;
+pub mod coordination;
 mod data_dir;
 mod host;
 mod leaders;

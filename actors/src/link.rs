@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Buf, Bytes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use starling_core::coordination::SessionId;
 use starling_core::ids::{ClientId, NodeId, Term, WorkerId};
 use starling_core::wire::{KindInfo, WorkerInfo};
 use starling_runtime::mesh::{LinkReceiver, LinkSender};
@@ -31,6 +32,8 @@ pub(crate) enum Hello {
     Worker { info: WorkerInfo, kinds: Vec<KindInfo> },
     /// To the scheduler: a client wants to submit.
     Client { name: String },
+    /// To the scheduler: a client wants to coordinate with others. `is_new` unless it was ever told that its session is open.
+    Session { session: SessionId, is_new: bool },
     /// To any node but a client: let us tell each other what we know of data locations. Has no answer.
     Registry,
     /// To a node that may hold the scheduler: requests of the quorum's follow, each answered.
@@ -48,6 +51,7 @@ pub(crate) enum Hello {
 pub(crate) enum Welcome {
     Worker { worker: WorkerId, term: Term },
     Client { client: ClientId, term: Term, kinds: Vec<KindInfo> },
+    Session { term: Term },
     Refused(Refusal),
 }
 
@@ -55,7 +59,7 @@ impl Welcome {
     /// The term of the scheduler that says it.
     pub(crate) fn term(&self) -> Option<Term> {
         match self {
-            Welcome::Worker { term, .. } | Welcome::Client { term, .. } => Some(*term),
+            Welcome::Worker { term, .. } | Welcome::Client { term, .. } | Welcome::Session { term } => Some(*term),
             Welcome::Refused(_) => None,
         }
     }

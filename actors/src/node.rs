@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::connect::Nested;
+use crate::coordination::{self, CoordinationActor};
 use crate::data_dir::{self, Claimed, DataDir, DataError};
 use crate::host::ActorHost;
 use crate::leaders::{self, Leaders};
@@ -606,6 +607,7 @@ fn member_info(config: &NodeConfig) -> MemberInfo {
 #[derive(Clone)]
 struct Seat {
     inbox: Inbox<scheduler_actor::Input>,
+    coordination: Inbox<coordination::Input>,
     /// In which term this node holds the scheduler, if it does.
     term: watch::Receiver<Option<Term>>,
 }
@@ -636,17 +638,20 @@ fn open_office(
     };
     let runtime = tokio::runtime::Handle::current();
     let inbox = host.spawn("scheduler", INBOX_FULL, move |inbox| SchedulerActor::new(inbox, runtime))?;
+    let runtime = tokio::runtime::Handle::current();
+    let coordination = host.spawn("coordination", INBOX_FULL, move |inbox| CoordinationActor::new(inbox, runtime))?;
     let (term, seen) = watch::channel(None);
     let office = Office {
         candidacy: candidacy.clone(),
         mesh: mesh.clone(),
         leaders: leaders.clone(),
         inbox: inbox.clone(),
+        coordination: coordination.clone(),
         config: scheduler_config,
         record: config.record.clone(),
         term,
     };
-    Ok((office, Seat { inbox, term: seen }))
+    Ok((office, Seat { inbox, coordination, term: seen }))
 }
 
 fn spawn_worker(
@@ -747,6 +752,9 @@ impl Desk {
                     if let Some(seat) = &self.seat {
                         let has_left = reason == DownReason::Left;
                         seat.inbox.push(scheduler_actor::Input::NodeDown { node, has_left });
+                        if has_left {
+                            seat.coordination.push(coordination::Input::NodeLeft(node));
+                        }
                     }
                 }
                 MeshEvent::Link { link, hello } => drop(tokio::spawn(self.clone().accept(link, hello))),
@@ -757,7 +765,7 @@ impl Desk {
 
     /// Answers the hello of a link that another node, or this one, has opened, and serves it to its end.
     async fn accept(self, link: Link, hello: Bytes) {
-        let in_office = self.seat.filter(|seat| seat.term.borrow().is_some()).map(|seat| seat.inbox);
+        let in_office = self.seat.filter(|seat| seat.term.borrow().is_some());
         let refusal = match (postcard::from_bytes::<Hello>(&hello), in_office) {
             (Ok(Hello::Registry), _) => return registry_actor::serve(link, self.registry).await,
             (Ok(Hello::Actors), _) => return self.actors.serve(link).await,
@@ -778,10 +786,13 @@ impl Desk {
                 } else if let Err(refusal) = compare_kinds(&kinds, &Tasks::linked().infos()) {
                     refusal
                 } else {
-                    return serve_worker(link, info, scheduler).await;
+                    return serve_worker(link, info, scheduler.inbox).await;
                 }
             }
-            (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler).await,
+            (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler.inbox).await,
+            (Ok(Hello::Session { session, is_new }), Some(scheduler)) => {
+                return coordination::serve(link, session, is_new, scheduler.coordination).await;
+            }
             (Ok(_), _) => {
                 let leader = self.candidacy.and_then(|candidacy| candidacy.leader()).or_else(|| self.leaders.known());
                 Refusal::NotScheduler { leader: leader.filter(|(_, node)| *node != self.mesh.node()) }

@@ -19,6 +19,7 @@ use starling_runtime::recorder::Recording;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::coordination;
 use crate::leaders::Leaders;
 use crate::link::{Hello, encode_one};
 use crate::node::{NodeRole, RecordConfig};
@@ -164,6 +165,7 @@ pub(crate) struct Office {
     pub(crate) mesh: Mesh,
     pub(crate) leaders: Leaders,
     pub(crate) inbox: Inbox<Input>,
+    pub(crate) coordination: Inbox<coordination::Input>,
     pub(crate) config: scheduler::Config,
     pub(crate) record: Option<RecordConfig>,
     /// In which term this node holds the scheduler, if it does.
@@ -214,6 +216,7 @@ impl Office {
         if self.term.send_replace(None).is_some() {
             tracing::warn!("this node does not hold the scheduler any more");
             self.inbox.push(Input::LeaveOffice);
+            self.coordination.push(coordination::Input::LeaveOffice);
         }
     }
 
@@ -249,6 +252,8 @@ impl Office {
             expected,
             quorum: quorum.clone(),
         })));
+        let quorum = quorum.clone();
+        self.coordination.push(coordination::Input::TakeOffice { term, of_quorum, quorum });
         self.term.send_replace(Some(term));
         self.tell_all(term);
         Ok(())

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coordination::{Coordination, Step};
 use crate::ids::{JobId, Term};
 use crate::spec::TaskSpec;
 use crate::wire::KeptName;
@@ -30,6 +31,8 @@ pub enum Entry {
     Keep(Arc<Kept>),
     /// Keep what has this name no longer.
     Forget(KeptName),
+    /// Make these steps of the coordination, in their order.
+    Coordinate(Arc<Vec<Step>>),
 }
 
 /// Tasks that are computed, and whose outputs are kept, without a client.
@@ -58,16 +61,22 @@ pub struct Ledger {
     pub jobs_below: JobId,
     /// What is kept.
     pub kept: BTreeMap<KeptName, Arc<Kept>>,
+    /// Locks, queues and what else programs coordinate with. Its tokens are greater than those of any ledger before.
+    pub coordination: Arc<Coordination>,
 }
 
 impl Ledger {
     /// Makes the change.
     pub fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Founded(term) => self.terms_after = term,
+            Entry::Founded(term) => {
+                self.terms_after = term;
+                Arc::make_mut(&mut self.coordination).number_from(term.0);
+            }
             Entry::JobsBelow(job) => self.jobs_below = job,
             Entry::Keep(kept) => drop(self.kept.insert(kept.name.clone(), kept)),
             Entry::Forget(name) => drop(self.kept.remove(&name)),
+            Entry::Coordinate(steps) => Arc::make_mut(&mut self.coordination).apply(&steps),
         }
     }
 }

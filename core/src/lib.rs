@@ -11,10 +11,12 @@
 //! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
 //! - [`failure`]: why a task has no result; [`explain`]: why it does not run.
 //! - [`ledger`]: what a quorum of nodes remembers for schedulers to come; [`election`]: who votes, and who stands first.
+//! - [`coordination`]: locks, semaphores, events, queues, variables, barriers, metadata, topics.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
 //! - [`record`]: a scheduler's event log, and its replay.
 //! - [`fixed`]: hash maps without a random seed.
 
+pub mod coordination;
 pub mod election;
 pub mod explain;
 pub mod failure;

@@ -50,7 +50,7 @@ pub use starling_actors::blocking;
 pub use starling_actors::{
     Cluster, ClusterError, ConnectOptions, DataDir, DataError, Detached, LocalOptions, MemberStatus, Node, NodeConfig,
     NodeError, NodeRole, NodeStatus, QuorumStatus, RecordConfig, ReportError, ScatterOptions, SchedulerInfo, Scope,
-    Stopped, TaskRecording, TaskStream,
+    Stopped, TaskRecording, TaskStream, coordination,
 };
 
 /// The actor framework whose actors [`RemoteAddr`] reaches on other nodes.

@@ -1,0 +1,6 @@
+mod basics;
+mod bounds;
+mod env;
+mod fuzz;
+mod leases;
+mod logging;
