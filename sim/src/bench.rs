@@ -25,9 +25,14 @@ pub struct Timing {
     pub is_right: bool,
 }
 
-/// Runs `tasks` tasks without inputs and one that merges them all, on that many workers of one thread each.
-pub fn merge(tasks: u32, workers: u32) -> Timing {
+/// Runs `tasks` tasks without inputs and one that merges them all, on that many workers of one thread each; perhaps while a
+/// client asks which task ran where.
+pub fn merge(tasks: u32, workers: u32, is_recorded: bool) -> Timing {
     let mut bench = Bench::new(workers);
+    if is_recorded {
+        let message = FromClient::TaskStream { token: 0, since: u64::MAX };
+        bench.handle(Event::FromClient { client: ClientId(0), message });
+    }
     let before = resident_bytes();
     let mut first = 0;
     while first < tasks {

@@ -48,6 +48,9 @@ enum Command {
         /// How often each is run.
         #[arg(long, default_value_t = 5)]
         runs: usize,
+        /// Have a client record which task ran where and when.
+        #[arg(long)]
+        recorded: bool,
     },
 }
 
@@ -56,10 +59,10 @@ fn main() -> ExitCode {
     match args.command {
         None => simulate(args.seed, args.seeds, args.trace),
         Some(Command::Election { seeds, seed, trace }) => elect(seed, seeds, trace),
-        Some(Command::Bench { tasks, workers, runs }) => {
+        Some(Command::Bench { tasks, workers, runs, recorded }) => {
             for (tasks, workers) in tasks.iter().flat_map(|tasks| workers.iter().map(move |workers| (*tasks, *workers)))
             {
-                measure(tasks, workers, runs.max(1));
+                measure(tasks, workers, runs.max(1), recorded);
             }
             ExitCode::SUCCESS
         }
@@ -71,15 +74,16 @@ fn say(line: &serde_json::Value) {
     println!("{line}");
 }
 
-fn measure(tasks: u32, workers: u32, runs: usize) {
-    let timings: Vec<_> = (0..runs).map(|_| sim::bench::merge(tasks, workers)).collect();
+fn measure(tasks: u32, workers: u32, runs: usize, is_recorded: bool) {
+    let timings: Vec<_> = (0..runs).map(|_| sim::bench::merge(tasks, workers, is_recorded)).collect();
     let mut times: Vec<f64> = timings.iter().map(|timing| timing.us_per_task).collect();
     times.sort_by(f64::total_cmp);
     let is_right = timings.iter().all(|timing| timing.is_right);
     // Later runs reuse the memory of the first.
     let bytes = timings.first().map_or(0.0, |timing| timing.bytes_per_task);
+    let recorded = if is_recorded { "-recorded" } else { "" };
     say(&json!({
-        "bench": "tasks", "case": format!("core-{tasks}-on-{workers}"), "system": "starling", "runs": runs, "unit": "us/task",
+        "bench": "tasks", "case": format!("core-{tasks}-on-{workers}{recorded}"), "system": "starling", "runs": runs, "unit": "us/task",
         "median": times[times.len() / 2], "min": times[0], "max": times[times.len() - 1],
         "cpu_s": cpu_seconds(), "peak_rss_mb": peak_rss_mb(), "ok": is_right,
         "note": format!("{bytes:.0} bytes a task in the first run"),
