@@ -319,7 +319,7 @@ pub(crate) fn run(plan: &Plan, peers: &[Peer], report: &mut Report) -> anyhow::R
         report.push(Line::failed(BENCH, "cluster", STARLING, UNIT, format!("{error:#}")));
     }
     for &peer in peers {
-        if matches!(peer, Peer::Ray | Peer::Hyperqueue | Peer::Ballista) {
+        if matches!(peer, Peer::Ray | Peer::Hyperqueue | Peer::Ballista) || peer.is_actor_library() {
             tell(format_args!("{BENCH}: {peer} reads no CSV"));
             continue;
         }

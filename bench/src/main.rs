@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod actors;
 mod csv;
 mod failover;
 mod h2o;
@@ -79,6 +80,8 @@ enum What {
     Failover(Common),
     /// A large value from one worker to another.
     Transfer(Common),
+    /// Asks and tells between actors of two processes, and of two threads.
+    Actors(Common),
     /// Queries over a large CSV file of posts.
     Csv(Common),
     /// The 22 queries of TPC-H, every answer compared with plain DataFusion's.
@@ -129,6 +132,13 @@ enum What {
         /// How many threads it has.
         threads: usize,
     },
+    /// The other process of `actors`; started by this program itself.
+    #[command(hide = true)]
+    ActorHost {
+        /// The core that it is kept on.
+        #[arg(long, value_name = "N")]
+        core: Option<usize>,
+    },
     /// The other end of the raw TCP measurements; started by this program itself.
     #[command(hide = true)]
     RawTcp,
@@ -137,7 +147,8 @@ enum What {
 /// The options of every measurement.
 #[derive(Debug, Args)]
 struct Common {
-    /// Measure these systems as well, in the same run: dask, ray, hyperqueue, polars, duckdb, datafusion, ballista.
+    /// Measure these systems as well, in the same run: dask, ray, hyperqueue, polars, duckdb, datafusion, ballista, kameo,
+    /// ractor.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     peer: Vec<Peer>,
 
@@ -238,6 +249,8 @@ fn run(what: What) -> anyhow::Result<bool> {
     let report_to = &mut report;
     let (common, outcome) = match &what {
         What::RawTcp => return raw_tcp::serve().map(|()| true),
+        What::ActorHost { core } => return actors::host(*core).map(|()| true),
+        What::Actors(common) => (common, actors::run(&common.plan("actors"), &common.peer, report_to)),
         What::Tasks(common) => (common, tasks::run(&common.plan("tasks"), &common.peer, report_to)),
         What::Taskbench { width, steps, common } => {
             let size = taskbench::Size { width: *width, steps: *steps };

@@ -24,6 +24,8 @@ use crate::queries::alone::DATAFUSION_ALONE;
 use crate::report::{Line, Report, SIZE, tell};
 use crate::usage::{Meter, resident_bytes};
 
+mod programs;
+
 /// A system to measure beside ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Peer {
@@ -34,6 +36,8 @@ pub(crate) enum Peer {
     Duckdb,
     Datafusion,
     Ballista,
+    Kameo,
+    Ractor,
 }
 
 impl Peer {
@@ -47,6 +51,8 @@ impl Peer {
             Peer::Duckdb => "duckdb",
             Peer::Datafusion => "datafusion",
             Peer::Ballista => "ballista",
+            Peer::Kameo => "kameo",
+            Peer::Ractor => "ractor",
         }
     }
 
@@ -62,6 +68,8 @@ impl Peer {
             Peer::Duckdb => &["duckdb==2.0.0", "pyarrow==26.0.1"],
             Peer::Datafusion => &["datafusion==55.0.0", "pyarrow==26.0.1"],
             Peer::Ballista => &["ballista==54.1.0", "pyarrow==26.0.1"],
+            Peer::Kameo => &["kameo==0.22.2"],
+            Peer::Ractor => &["ractor==0.16.5", "ractor_cluster==0.16.5"],
         }
     }
 
@@ -76,6 +84,11 @@ impl Peer {
     /// Whether it is this program that does it, and not a script.
     fn is_own_program(self, bench: &str) -> bool {
         self == Peer::Datafusion && matches!(bench, "tpch" | "h2o")
+    }
+
+    /// Whether it is a program of `bench/peers/` in Rust, which is about actors.
+    pub(crate) fn is_actor_library(self) -> bool {
+        matches!(self, Peer::Kameo | Peer::Ractor)
     }
 
     /// Whether it is processes of ours that its driver connects to.
@@ -198,7 +211,8 @@ impl Answer {
 /// peer is to be started, in each of its lines.
 pub(crate) fn install(bench: &str, peers: &[Peer]) {
     for &peer in peers.iter().filter(|peer| !peer.is_own_program(bench)) {
-        if let Err(error) = Venv::in_repository().with(peer) {
+        let program = if peer.is_actor_library() { programs::build(peer) } else { Venv::in_repository().with(peer) };
+        if let Err(error) = program {
             tell(format_args!("{peer} cannot be installed: {error:#}"));
         }
     }
@@ -293,7 +307,8 @@ struct Session {
 impl Session {
     fn start(peer: Peer, bench: &str, plan: &Plan) -> anyhow::Result<Session> {
         let own_program = peer.is_own_program(bench);
-        let python = if own_program { PathBuf::new() } else { Venv::in_repository().with(peer)? };
+        let is_script = !own_program && !peer.is_actor_library();
+        let python = if is_script { Venv::in_repository().with(peer)? } else { PathBuf::new() };
         let directory = tempfile::Builder::new().prefix("starling-bench-").tempdir()?;
         let scripts = directory.path().join("peers");
         fs::create_dir(&scripts)?;
@@ -331,6 +346,8 @@ impl Session {
             let mut command = Command::new(crate::processes::own_program()?);
             command.arg(DATAFUSION_ALONE);
             command
+        } else if peer.is_actor_library() {
+            Command::new(programs::build(peer)?)
         } else {
             let mut command = run(&format!("{bench}_{peer}.py"));
             command.arg(address);

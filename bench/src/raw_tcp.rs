@@ -82,13 +82,13 @@ pub(crate) enum Cores {
 }
 
 /// The cores that this process may use.
-fn available_cores() -> io::Result<Vec<usize>> {
+pub(crate) fn available_cores() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
 }
 
 /// Keeps the calling thread on a core.
-fn pin(core: usize) -> io::Result<()> {
+pub(crate) fn pin(core: usize) -> io::Result<()> {
     if core >= CpuSet::MAX_CPU {
         return Err(io::Error::new(ErrorKind::InvalidInput, "there is no such core"));
     }

@@ -3,11 +3,16 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
-use serde::{Deserialize, Serialize};
 use actix::{Actor, Arbiter, Handler, Message};
+use anyhow::{Context, anyhow, ensure};
+use serde::{Deserialize, Serialize};
 use starling::mesh::parse_addr;
 use starling::{ClusterSecret, Node, NodeConfig, NodeRole, RemoteAddr, RemoteMessage};
+
+use crate::measure::{Measured, Repeat, median};
+use crate::raw_tcp::pin;
+
+use super::Case;
 
 /// How many messages are handled before the mailbox is looked into again by others. actix's default of 16 makes an actor that
 /// only counts slower than its sender.
@@ -18,6 +23,12 @@ const NAME: &str = "counter";
 pub(super) struct Counter {
     told: u64,
     sum: u64,
+}
+
+impl Counter {
+    fn new() -> Counter {
+        Counter { told: 0, sum: 0 }
+    }
 }
 
 impl Actor for Counter {
@@ -95,7 +106,7 @@ async fn node(join: Option<&str>, secret: ClusterSecret) -> anyhow::Result<Node>
 pub(super) fn host(secret: ClusterSecret, ready: impl FnOnce(String)) -> anyhow::Result<()> {
     actix::System::new().block_on(async {
         let node = node(None, secret).await?;
-        node.register(NAME, Counter { told: 0, sum: 0 }.start()).await?;
+        node.register(NAME, Counter::new().start()).await?;
         let addr = node.listen_addrs().first().context("the node listens nowhere")?.to_string();
         ready(addr);
         node.stopped().await;
@@ -103,36 +114,72 @@ pub(super) fn host(secret: ClusterSecret, ready: impl FnOnce(String)) -> anyhow:
     })
 }
 
-/// What one end has measured.
-pub(super) struct Measured {
-    /// The median of an ask and its answer, in seconds.
-    pub(super) ask_p50: f64,
-    /// Messages a second to another process.
-    pub(super) tell_remote: f64,
-    /// Messages a second within this one, to an actor on another thread.
-    pub(super) tell_local: f64,
-}
-
-/// How much is measured.
+/// How much is measured, and for how long.
 #[derive(Clone, Copy)]
 pub(super) struct Size {
     pub(super) asks: u32,
     pub(super) tells: u64,
+    pub(super) runs: u32,
+    /// All runs of a case.
+    pub(super) budget: Duration,
+    /// One run.
+    pub(super) timeout: Duration,
 }
 
-/// Measures against the host at `addr`, from a node on this thread.
-pub(super) fn measure(addr: &str, secret: ClusterSecret, size: Size) -> anyhow::Result<Measured> {
+/// Measures these cases, in seconds an ask and in messages a second, against the host at `addr`, from a node on this thread.
+/// The actor of [`Case::TellLocal`] is on another thread, which is kept on `core`.
+pub(super) fn measure(
+    addr: &str,
+    secret: ClusterSecret,
+    cases: &[Case],
+    size: Size,
+    core: Option<usize>,
+) -> anyhow::Result<Vec<(Case, anyhow::Result<Measured>)>> {
     actix::System::new().block_on(async {
         let node = node(Some(addr), secret).await?;
-        let counter = node.lookup::<Counter>(NAME).await?;
-        let ask_p50 = asked(&counter, size.asks).await?;
-        let tell_remote = told(&counter, size.tells).await?;
-        let here = Counter::start_in_arbiter(&Arbiter::new().handle(), |_| Counter { told: 0, sum: 0 });
-        let here = node.register("here", here).await?;
-        let tell_local = told(&here, size.tells).await?;
+        let mut all = Vec::new();
+        for &case in cases {
+            let counter = match case {
+                Case::TellLocal => local(&node, core).await,
+                Case::Ask | Case::TellRemote => Ok(node.lookup::<Counter>(NAME).await?),
+            };
+            let measured = match counter {
+                Ok(counter) => repeated(case, &counter, size).await,
+                Err(error) => Err(error),
+            };
+            all.push((case, measured));
+        }
         node.shutdown().await;
-        Ok(Measured { ask_p50, tell_remote, tell_local })
+        Ok(all)
     })
+}
+
+/// An actor of this process, on a thread of its own.
+async fn local(node: &Node, core: Option<usize>) -> anyhow::Result<RemoteAddr<Counter>> {
+    let arbiter = Arbiter::new();
+    if let Some(core) = core {
+        let (pinned, done) = tokio::sync::oneshot::channel();
+        // It has been started by a thread that is pinned, and is so itself.
+        arbiter.spawn_fn(move || drop(pinned.send(pin(core))));
+        done.await.context("the actor's thread has ended")??;
+    }
+    let counter = Counter::start_in_arbiter(&arbiter.handle(), |_| Counter::new());
+    Ok(node.register("here", counter).await?)
+}
+
+async fn repeated(case: Case, counter: &RemoteAddr<Counter>, size: Size) -> anyhow::Result<Measured> {
+    let mut repeat = Repeat::start(size.runs, size.budget);
+    while repeat.wants_more() {
+        let run = async {
+            match case {
+                Case::Ask => asked(counter, size.asks).await,
+                Case::TellRemote | Case::TellLocal => told(counter, size.tells).await,
+            }
+        };
+        let value = tokio::time::timeout(size.timeout, run).await;
+        repeat.add(value.with_context(|| format!("a run did not end within {} s", size.timeout.as_secs()))??);
+    }
+    Ok(repeat.finish())
 }
 
 async fn asked(counter: &RemoteAddr<Counter>, asks: u32) -> anyhow::Result<f64> {
@@ -145,11 +192,9 @@ async fn asked(counter: &RemoteAddr<Counter>, asks: u32) -> anyhow::Result<f64> 
         if number >= asks / 10 {
             seconds.push(started.elapsed().as_secs_f64());
         }
-        if pong != ping {
-            return Err(anyhow!("the answer is another than what was sent"));
-        }
+        ensure!(pong == ping, "the answer is another than what was sent");
     }
-    crate::measure::median(&seconds).context("nothing was asked")
+    median(&seconds).context("nothing was asked")
 }
 
 async fn told(counter: &RemoteAddr<Counter>, tells: u64) -> anyhow::Result<f64> {
@@ -162,18 +207,21 @@ async fn told(counter: &RemoteAddr<Counter>, tells: u64) -> anyhow::Result<f64> 
     let seconds = started.elapsed().as_secs_f64();
     let expected = (tells, (0..tells).map(|number| u64::from(number as u8)).sum());
     let counted = counter.send(HowMany).deadline(Duration::from_secs(60)).await?;
-    if counted != expected {
-        return Err(anyhow!("{counted:?} was counted instead of {expected:?}"));
-    }
+    ensure!(counted == expected, "{counted:?} was counted instead of {expected:?}");
     Ok(tells as f64 / seconds)
 }
 
-/// Runs on a thread of its own, which may be kept on a core, and gives what that gives.
+/// Runs on a thread of its own, which is kept on `core`, and gives what that gives.
 pub(super) fn on_thread<T: Send + 'static>(
+    core: Option<usize>,
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let (done, result) = mpsc::sync_channel(1);
-    let thread = std::thread::spawn(move || done.send(work()));
+    let thread = std::thread::spawn(move || {
+        let pinned = core.map_or(Ok(()), pin);
+        // Somebody waits for it below.
+        let _ = done.send(pinned.map_err(anyhow::Error::from).and_then(|()| work()));
+    });
     let result = result.recv().map_err(|_| anyhow!("the measuring thread panicked"));
     // Told by the channel.
     let _ = thread.join();

@@ -167,7 +167,7 @@ fn asks_of(peer: Peer, plan: &Plan) -> Vec<Ask> {
         Peer::Dask => [10_000, 1 << 12, 1_000, 200, 10_000],
         Peer::Ray => [20_000, 1 << 13, 5_000, 200, 10_000],
         Peer::Hyperqueue => [10_000, 1 << 12, 300, 200, 0],
-        Peer::Polars | Peer::Duckdb | Peer::Datafusion | Peer::Ballista => [0; 5],
+        _ => [0; 5],
     };
     let mut asks = Vec::new();
     if peer == Peer::Dask {
