@@ -6,6 +6,7 @@
 
 mod block;
 mod handle;
+mod lend;
 mod shape;
 mod sink;
 mod table;
@@ -14,13 +15,14 @@ mod tests;
 
 pub use block::{BlockBuilder, Bucket, Buckets, ItemBlock, Items, decode, encode_to};
 pub use handle::{FnRef, Outcome, OutcomeNone, OutcomePlain, OutcomeResult, Param, PlainFn, Ref, TaskFn, never};
+pub use lend::{GivesMany, Lends, Many, NoOutput, One, lends_many, lends_one};
 pub use shape::{
     Apply, ByRef, ByValue, FoldShape, HasFilter, HasFlatMap, HasFold, HasKey, HasMap, HasOrder, HasTryMap, LacksFilter,
     LacksFlatMap, LacksFold, LacksKey, LacksMap, LacksOrder, LacksTryMap, Look, Make, Shape, Step, by_ref, by_value,
     fold_by_ref, fold_by_value,
 };
 pub use sink::{AnySink, Collect, Count, Frequencies, PairSink, RawSink, Row, Sink, Stop, misfit, row_fields};
-pub use table::{KeyTable, bucket_of, key_hash};
+pub use table::{Counts, KeyTable, bucket_of, key_hash};
 
 use std::any::{Any, TypeId, type_name};
 
@@ -49,6 +51,11 @@ pub type Key<A> = Box<dyn Fn(&A, &mut Vec<u8>) -> Result<(), FailureCause>>;
 pub struct AnyKey(Box<dyn Any>);
 
 impl AnyKey {
+    /// Forgets the item type.
+    pub fn new<A: 'static>(key: Key<A>) -> AnyKey {
+        AnyKey(Box::new(key))
+    }
+
     /// The key function, if it is one for items of type `A`.
     pub fn typed<A: 'static>(self) -> Result<Key<A>, FailureCause> {
         self.0.downcast::<Key<A>>().map(|key| *key).map_err(|_| FailureCause::Codec {
