@@ -323,6 +323,9 @@ impl Counts {
 
     /// Adds what waits.
     fn look_up(&mut self) -> Result<(), FailureCause> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
         self.table.make_room(self.waiting.len())?;
         let KeyTable { index, entries, .. } = &mut self.table;
         let mask = index.len() - 1;

@@ -265,6 +265,12 @@ fn counts_of_many_keys_add_up_in_the_order_of_first_sight_however_they_wait() {
 }
 
 #[test]
+fn nothing_counted_is_an_empty_output() {
+    assert!(Counts::default().finish().unwrap().is_empty());
+    assert_eq!(RawSink::finish(Box::new(Frequencies::new(2, true))).unwrap().0.len(), 2);
+}
+
+#[test]
 fn a_short_key_has_the_hash_of_its_bytes() {
     let bytes: Vec<u8> = (1..=40).collect();
     for len in 0..=40 {
