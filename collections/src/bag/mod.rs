@@ -206,7 +206,8 @@ impl Bag<String> {
         Bag::from_source(cluster, Source::Text(TextFiles::new(pattern, None)))
     }
 
-    /// As [`read_text`](Bag::read_text), with partitions of about `block_bytes` instead of 16 MiB.
+    /// As [`read_text`](Bag::read_text), with partitions of about `block_bytes`; otherwise they have 16 MiB to 64 MiB, by how
+    /// many threads the cluster has when the files are found.
     pub fn read_text_in_blocks(cluster: &Cluster, pattern: &str, block_bytes: u64) -> Bag<String> {
         Bag::from_source(cluster, Source::Text(TextFiles::new(pattern, Some(block_bytes))))
     }
@@ -247,7 +248,15 @@ impl<T: Data> Bag<T> {
         self.stepped(f.reference(), Step::Filter)
     }
 
-    /// All the items that `f` makes of each item.
+    /// All the items that `f` makes of each item: a collection, or parts of the item, which are then not copied to be
+    /// counted or taken further:
+    ///
+    /// ```no_run
+    /// # macro_rules! task { ($($t:tt)*) => { starling_macros::task_closure!(crate = starling_runtime, $($t)*) } }
+    /// # fn of(lines: starling_collections::Bag<String>) -> starling_collections::Bag<(String, u64)> {
+    /// lines.flat_map(task!(|line: &str| -> impl Iterator<Item = &str> { line.split_whitespace() })).frequencies()
+    /// # }
+    /// ```
     pub fn flat_map<P: Param<Item = T>, R>(self, f: TaskFn<(P,), R>) -> Bag<R::Item>
     where
         R: IntoIterator<Item: Data> + 'static,
