@@ -9,18 +9,24 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod actors;
+mod bag;
+#[cfg(feature = "queries")]
 mod csv;
 mod failover;
+#[cfg(feature = "queries")]
 mod h2o;
 mod measure;
 mod peers;
 mod processes;
+#[cfg(feature = "queries")]
 mod queries;
 mod raw_tcp;
 mod report;
+#[cfg(feature = "queries")]
 mod slt;
 mod taskbench;
 mod tasks;
+#[cfg(feature = "queries")]
 mod tpch;
 mod transfer;
 mod usage;
@@ -82,9 +88,13 @@ enum What {
     Transfer(Common),
     /// Asks and tells between actors of two processes, and of two threads.
     Actors(Common),
+    /// Bags over a gigabyte of text: word count, and accounts in JSON lines, beside a program written by hand.
+    Bag(Common),
     /// Queries over a large CSV file of posts.
+    #[cfg(feature = "queries")]
     Csv(Common),
     /// The 22 queries of TPC-H, every answer compared with plain DataFusion's.
+    #[cfg(feature = "queries")]
     Tpch {
         /// The scale factor: 1 is about a gigabyte of text; by default 1, with --quick or --check 0.1.
         #[arg(long, value_name = "X", value_parser = scale_factor, allow_negative_numbers = true)]
@@ -97,6 +107,7 @@ enum What {
         common: Common,
     },
     /// The ten group-by and five join questions of h2o.ai, every answer compared with plain DataFusion's.
+    #[cfg(feature = "queries")]
     H2o {
         /// How many rows the large tables have; by default 10,000,000, with --quick a tenth, with --check a hundredth.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
@@ -109,6 +120,7 @@ enum What {
         common: Common,
     },
     /// Files of sqllogictest on an embedded cluster: the records that plain DataFusion passes are to pass there too.
+    #[cfg(feature = "queries")]
     Slt {
         /// The files, or folders of them; paths in them are relative to the working directory.
         #[arg(value_name = "PATH", required = true)]
@@ -127,6 +139,7 @@ enum What {
         table: bool,
     },
     /// DataFusion alone, as a peer; started by this program itself.
+    #[cfg(feature = "queries")]
     #[command(hide = true)]
     DatafusionAlone {
         /// How many threads it has.
@@ -178,6 +191,7 @@ struct Common {
 }
 
 /// The options of those that can be checked instead.
+#[cfg(feature = "queries")]
 #[derive(Debug, Args)]
 struct Check {
     /// Measure nothing, but ask clusters of 1, 2, 3 and 5 workers each query, undisturbed and with a worker killed.
@@ -190,6 +204,7 @@ struct Check {
     sizes: Vec<u32>,
 }
 
+#[cfg(feature = "queries")]
 impl Check {
     /// The sizes, if it is wanted.
     fn sizes(&self) -> Option<&[u32]> {
@@ -219,6 +234,7 @@ fn scale(text: &str) -> Result<f64, String> {
 }
 
 /// A scale factor: no smaller than what gives every table its rows.
+#[cfg(feature = "queries")]
 fn scale_factor(text: &str) -> Result<f64, String> {
     let factor = scale(text)?;
     if (0.001..=1000.0).contains(&factor) { Ok(factor) } else { Err("it must be from 0.001 to 1000".to_owned()) }
@@ -261,8 +277,10 @@ fn run(what: What) -> anyhow::Result<bool> {
             let instance = wfformat::Instance { file, scale, bytes_scale };
             (common, wfformat::run(&common.plan("wfformat"), &instance, &common.peer, report_to))
         }
+        What::Bag(common) => (common, bag::run(&common.plan("bag"), &common.peer, report_to)),
         What::Failover(common) => (common, failover::run(&common.plan("failover"), report_to)),
         What::Transfer(common) => (common, transfer::run(&common.plan("transfer"), &common.peer, report_to)),
+        #[cfg(feature = "queries")]
         What::Slt { paths, system, workers, table } => {
             let outcome = slt::run(paths, *system, *workers, report_to);
             if *table {
@@ -270,13 +288,17 @@ fn run(what: What) -> anyhow::Result<bool> {
             }
             return outcome.map(|()| report.starling_is_right());
         }
+        #[cfg(feature = "queries")]
         What::DatafusionAlone { threads } => return queries::alone::serve(*threads).map(|()| true),
+        #[cfg(feature = "queries")]
         What::Tpch { sf, check, common } => {
             (common, tpch::run(&common.plan("tpch"), *sf, check.sizes(), &common.peer, report_to))
         }
+        #[cfg(feature = "queries")]
         What::H2o { rows, check, common } => {
             (common, h2o::run(&common.plan("h2o"), *rows, check.sizes(), &common.peer, report_to))
         }
+        #[cfg(feature = "queries")]
         What::Csv(common) => (common, csv::run(&common.plan("csv"), &common.peer, report_to)),
     };
     report.ratios();
@@ -299,6 +321,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "queries")]
     fn a_check_is_of_four_sizes_unless_others_are_given() {
         let sizes = |args: &[&str]| match Options::try_parse_from(args).unwrap().what {
             What::Tpch { check, .. } => check.sizes().map(<[u32]>::to_vec),
@@ -312,14 +335,19 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "queries")]
+    fn a_scale_factor_has_bounds() {
+        assert_eq!(scale_factor("0.01"), Ok(0.01));
+        assert!(scale_factor("0").is_err() && scale_factor("1e6").is_err());
+    }
+
+    #[test]
     fn a_scale_is_finite_and_not_negative() {
         assert_eq!(scale("0.001"), Ok(0.001));
         assert_eq!(scale("0"), Ok(0.0));
         for text in ["-1", "inf", "NaN", "1,5", ""] {
             assert!(scale(text).is_err(), "{text}");
         }
-        assert_eq!(scale_factor("0.01"), Ok(0.01));
-        assert!(scale_factor("0").is_err() && scale_factor("1e6").is_err());
         let error = Options::try_parse_from(["bench", "wfformat", "w.json", "--scale", "-1"]).unwrap_err();
         assert!(error.to_string().contains("it must be finite and not negative"), "{error}");
     }

@@ -18,9 +18,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+#[cfg(feature = "queries")]
+use datafusion::DATAFUSION_VERSION;
+
 use crate::measure::{Measured, Plan, median};
 use crate::processes::Process;
-use crate::queries::alone::DATAFUSION_ALONE;
 use crate::report::{Line, Report, SIZE, tell};
 use crate::usage::{Meter, resident_bytes};
 
@@ -76,7 +78,7 @@ impl Peer {
     /// Its version, for the notes.
     fn version(self, bench: &str) -> String {
         if self.is_own_program(bench) {
-            return format!("DataFusion {} in one process of this program", datafusion::DATAFUSION_VERSION);
+            return format!("DataFusion {DATAFUSION_VERSION} in one process of this program");
         }
         self.packages()[0].to_owned()
     }
@@ -107,6 +109,7 @@ impl fmt::Display for Peer {
 const SCRIPTS: &[(&str, &str)] = &[
     ("protocol.py", include_str!("../peers/protocol.py")),
     ("run_module.py", include_str!("../peers/run_module.py")),
+    ("bag_dask.py", include_str!("../peers/bag_dask.py")),
     ("csv_answers.py", include_str!("../peers/csv_answers.py")),
     ("csv_dask.py", include_str!("../peers/csv_dask.py")),
     ("csv_datafusion.py", include_str!("../peers/csv_datafusion.py")),
@@ -125,6 +128,12 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("tasks_ray.py", include_str!("../peers/tasks_ray.py")),
     ("transfer_dask.py", include_str!("../peers/transfer_dask.py")),
 ];
+
+/// The subcommand of this program that is DataFusion alone.
+pub(crate) const DATAFUSION_ALONE: &str = "datafusion-alone";
+/// Without the queries there is nothing to ask it.
+#[cfg(not(feature = "queries"))]
+const DATAFUSION_VERSION: &str = "none";
 
 /// How long a driver may take to import its library and start what it starts.
 const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -237,6 +237,7 @@ impl NodeProcesses {
 
     /// Kills the worker at this place of the list (modulo its length) as `kill -9` does, and starts a new one for it. The
     /// new one may still have to join.
+    #[cfg(feature = "queries")]
     pub(crate) fn replace_worker(&mut self, place: usize) -> anyhow::Result<()> {
         let place = place % self.workers.len().max(1);
         self.workers.get_mut(place).context("the cluster has no workers")?.kill()?;
@@ -245,6 +246,7 @@ impl NodeProcesses {
     }
 
     /// The names of the workers that run.
+    #[cfg(feature = "queries")]
     pub(crate) fn worker_names(&self) -> Vec<String> {
         self.workers.iter().map(|worker| worker.name.trim_start_matches("node ").to_owned()).collect()
     }

@@ -162,6 +162,7 @@ impl Report {
     }
 
     /// The line that sums up a system's lines of these cases, whose figures are the sums of theirs.
+    #[cfg(feature = "queries")]
     pub(crate) fn total(&self, bench: &'static str, case: &str, system: &str, unit: &'static str, of: &[&str]) -> Line {
         let mut total = Line::new(bench, case, system, unit, &Measured::default());
         let (mut sums, mut cpu_s) = ([0.0; 3], 0.0);

@@ -3,6 +3,8 @@
 //! The closure stands twice in what is generated: once in the registration, an item that cannot see local variables, and
 //! once beside it, never run, so that the compiler infers the handle's result type. The captures come in as arguments of
 //! a closure around the closure, so that its body uses them like captured variables.
+//!
+//! A closure whose written result borrows from its item becomes a function instead ([`lent`](super::lent)).
 
 use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote};
@@ -11,16 +13,18 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprClosure, Ident, Pat, Path, Result, Token, Type, bracketed, parse_quote};
 
+use crate::lent::{self, Lent};
+
 /// What stands in `task!( ... )`.
-struct Input {
+pub(crate) struct Input {
     krate: Path,
-    captures: Vec<Capture>,
-    closure: ExprClosure,
+    pub(crate) captures: Vec<Capture>,
+    pub(crate) closure: ExprClosure,
 }
 
 /// `name: Type = value`, or `name: Type` for a clone of the variable `name`.
-struct Capture {
-    name: Ident,
+pub(crate) struct Capture {
+    pub(crate) name: Ident,
     ty: Type,
     value: Expr,
 }
@@ -74,14 +78,14 @@ impl Parse for Capture {
 }
 
 /// A parameter of the closure.
-struct Parameter {
-    ty: Type,
+pub(crate) struct Parameter {
+    pub(crate) ty: Type,
     /// Whether it is taken as `&ty`.
-    by_ref: bool,
+    pub(crate) by_ref: bool,
 }
 
 impl Parameter {
-    fn of(pattern: &Pat) -> Result<Parameter> {
+    pub(crate) fn of(pattern: &Pat) -> Result<Parameter> {
         let Pat::Type(typed) = pattern else {
             return Err(Error::new(pattern.span(), "a task's parameter needs its type: `|line: String| ..`"));
         };
@@ -126,7 +130,8 @@ pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
     if parameters.len() > 5 {
         return Err(Error::new(input.closure.inputs[5].span(), "a task closure takes at most 5 parameters"));
     }
-    Ok(generate(&input, &parameters))
+    let lent = lent::of(&input.closure, &parameters)?;
+    Ok(generate(&input, &parameters, lent.as_ref()))
 }
 
 fn check(closure: &ExprClosure) -> Result<()> {
@@ -139,7 +144,7 @@ fn check(closure: &ExprClosure) -> Result<()> {
     Ok(())
 }
 
-fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
+fn generate(input: &Input, parameters: &[Parameter], lent: Option<&Lent>) -> TokenStream {
     let Input { krate, captures, closure } = input;
     let private = quote!(#krate::__private);
     let capture_names: Vec<_> = captures.iter().map(|capture| &capture.name).collect();
@@ -149,7 +154,10 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
 
     let signature = signature(input);
     // A capture may go unused and a parameter's type be spelled out twice; rustc says so once, for the first copy.
-    let make = quote!(|(#(#capture_names,)*): #captured| #closure);
+    let make = match lent {
+        None => quote!(let make = |(#(#capture_names,)*): #captured| #closure;),
+        Some(lent) => lent.function(input, &captured, &parameters[0]),
+    };
 
     let names: Vec<_> = (0..parameters.len()).map(|at| format_ident!("argument_{at}")).collect();
     let data: Vec<_> = parameters.iter().map(Parameter::data).collect();
@@ -157,7 +165,16 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
     let passed = parameters.iter().zip(&names).map(|(parameter, name)| parameter.passed(name));
     let nevers: Vec<_> = parameters.iter().map(|_| quote!(#private::items::never())).collect();
     let markers = parameters.iter().map(|parameter| parameter.marker(&private));
-    let items = items(&private, &captured, parameters, &nevers);
+    let (returned, like, items) = match lent {
+        None => (
+            quote!(make(captures)(#(#passed),*)),
+            quote!((|(#(#capture_names,)*): #captured| #closure)(#private::items::never())(#(#nevers),*)),
+            items(&private, &captured, parameters, &nevers),
+        ),
+        Some(lent) => {
+            (lent.returned(&private, passed), lent.like(&private), lent.items(&private, &captured, &parameters[0]))
+        }
+    };
 
     quote! {{
         static __TASK: #private::TaskDef = #private::TaskDef {
@@ -167,7 +184,7 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
             json: ::std::option::Option::None,
             entries: || {
                 // Outside of the block below, whose traits would take part in the method calls of the closure's body.
-                let make = #make;
+                #make
                 {
                     #[allow(unused_imports)]
                     use #private::items::{
@@ -185,7 +202,7 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
                             let captures = args.owned::<#captured>(0)?;
                             #(let #names: ::std::sync::Arc<#data> =
                                 (&&&#private::Extract::<#data>::new()).extract(args, #at)?;)*
-                            (&&&#private::items::Outcome::new(make(captures)(#(#passed),*))).output()
+                            (&&&#private::items::Outcome::new(#returned)).output()
                         }),
                         items: ::std::option::Option::Some(#items),
                     }
@@ -197,7 +214,7 @@ fn generate(input: &Input, parameters: &[Parameter]) -> TokenStream {
         let handle = #private::items::TaskFn::<(#(#markers,)*), _>::new(
             &__TASK,
             { let captures: #captured = (#(#capture_values,)*); captures },
-            || (#make)(#private::items::never())(#(#nevers),*),
+            || #like,
         );
         handle
     }}

@@ -8,6 +8,7 @@ use proc_macro::TokenStream;
 
 mod attribute;
 mod closure;
+mod lent;
 mod remote;
 
 /// Makes a function a task: beside the function `f` it defines `f::task(args...)`, a call that can be submitted.
@@ -41,6 +42,10 @@ pub fn task(attributes: TokenStream, item: TokenStream) -> TokenStream {
 /// they are encoded and sent: `task!([min: i64 = 3, tag: String] |post: &Post| ...)`, where `tag: String` alone means a
 /// clone of the variable `tag`. Inside the closure they are used like captured variables. A closure whose result type is
 /// open (`|x: u32| 1`) needs it written: `|x: u32| -> u64 { 1 }`. There is no `task!` inside of a `task!`.
+///
+/// A closure of one parameter `&T` may give what borrows from it, if it says so: `|line: &str| -> &str { line.trim() }`, or
+/// for `flat_map` `|line: &str| -> impl Iterator<Item = &str> { line.split(' ') }`. Texts are then not copied on their way to
+/// the next step, and to a key not at all. Such a closure sees its captures by reference.
 ///
 /// `crate = path,` at the start says where the generated code finds Starling, if not at `::starling`.
 ///

@@ -14,9 +14,6 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, Table, collect, plain_datafusion, register};
 
-/// The name of the subcommand.
-pub(crate) const DATAFUSION_ALONE: &str = "datafusion-alone";
-
 /// What is asked: a query over files, whose answer is to be left in a file.
 #[derive(Deserialize)]
 struct Request {

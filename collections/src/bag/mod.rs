@@ -294,7 +294,15 @@ impl<T: Data> Bag<T> {
         self.stepped(f.reference(), Step::Filter)
     }
 
-    /// All the items that `f` makes of each item.
+    /// All the items that `f` makes of each item: a collection, or parts of the item, which are then not copied to be
+    /// counted or taken further:
+    ///
+    /// ```no_run
+    /// # macro_rules! task { ($($t:tt)*) => { starling_macros::task_closure!(crate = starling_runtime, $($t)*) } }
+    /// # fn of(lines: starling_collections::Bag<String>) -> starling_collections::Bag<(String, u64)> {
+    /// lines.flat_map(task!(|line: &str| -> impl Iterator<Item = &str> { line.split_whitespace() })).frequencies()
+    /// # }
+    /// ```
     pub fn flat_map<P: Param<Item = T>, R>(self, f: TaskFn<(P,), R>) -> Bag<R::Item>
     where
         R: IntoIterator<Item: Data> + 'static,

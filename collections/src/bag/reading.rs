@@ -12,9 +12,6 @@ use crate::csv::{CsvFiles, CsvOptions, Wanted, absolute};
 use crate::input::{Compression, is_url};
 use crate::stackexchange::Post;
 
-/// How many bytes of lines make a partition.
-const BLOCK_BYTES: u64 = 16 << 20;
-
 /// How long a line may be.
 const LINE_BYTES_MAX: u64 = 256 << 20;
 
@@ -85,8 +82,8 @@ pub enum TextErrors {
 /// How text files are read.
 #[derive(Clone, Debug)]
 pub struct TextOptions {
-    /// Files are cut in partitions of so many bytes. The default is 16 MiB. A compressed file is one partition, and is
-    /// streamed.
+    /// Files are cut in partitions of so many bytes. The default, 0, is 16 to 64 MiB, by how many threads the cluster has when the
+    /// files are found. A compressed file is one partition, and is streamed.
     pub block_bytes: u64,
     /// How they are compressed; by default as their names say.
     pub compression: Compression,
@@ -99,7 +96,7 @@ pub struct TextOptions {
 impl Default for TextOptions {
     fn default() -> TextOptions {
         TextOptions {
-            block_bytes: BLOCK_BYTES,
+            block_bytes: 0,
             compression: Compression::ByName,
             not_utf8: TextErrors::Fail,
             line_bytes_max: LINE_BYTES_MAX,
@@ -138,8 +135,8 @@ pub enum JsonErrors {
 /// How files of JSON lines are read.
 #[derive(Clone, Debug)]
 pub struct JsonOptions {
-    /// Files are cut in partitions of so many bytes. The default is 16 MiB. A compressed file is one partition, and is
-    /// streamed.
+    /// Files are cut in partitions of so many bytes. The default, 0, is 16 to 64 MiB, by how many threads the cluster has when the
+    /// files are found. A compressed file is one partition, and is streamed.
     pub block_bytes: u64,
     /// How they are compressed; by default as their names say.
     pub compression: Compression,
@@ -197,7 +194,7 @@ impl Bag<String> {
         Bag::of_files(cluster, paths.into(), options.text(false))
     }
 
-    /// As [`read_text`](Bag::read_text), with partitions of about `block_bytes` instead of 16 MiB.
+    /// As [`read_text`](Bag::read_text), with partitions of about `block_bytes`.
     pub fn read_text_in_blocks(cluster: &Cluster, paths: impl Into<Paths>, block_bytes: u64) -> Bag<String> {
         Bag::read_text_with(cluster, paths, TextOptions { block_bytes, ..TextOptions::default() })
     }

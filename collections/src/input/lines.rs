@@ -8,7 +8,10 @@ pub(crate) struct Lines<R> {
     /// Where the next line starts in the unpacked file.
     at: u64,
     line_bytes_max: u64,
+    /// A line that did not lie in the input's buffer as a whole.
     line: Vec<u8>,
+    /// How many bytes of the input's buffer the last line has taken.
+    taken: usize,
 }
 
 /// What is next in a file.
@@ -24,7 +27,7 @@ pub(crate) enum Line<'a> {
 impl<R: Read> Lines<R> {
     /// The lines of `input`, whose first byte is at `at` in the unpacked file.
     pub(crate) fn new(input: R, at: u64, line_bytes_max: u64) -> Lines<R> {
-        Lines { input: BufReader::with_capacity(1 << 18, input), at, line_bytes_max, line: Vec::new() }
+        Lines { input: BufReader::with_capacity(1 << 18, input), at, line_bytes_max, line: Vec::new(), taken: 0 }
     }
 
     /// Where the next line starts in the unpacked file.
@@ -34,6 +37,7 @@ impl<R: Read> Lines<R> {
 
     /// Reads past the next newline, at most to byte `end`, or to the end.
     pub(crate) fn skip_line(&mut self, end: u64) -> io::Result<()> {
+        self.input.consume(std::mem::take(&mut self.taken));
         let rest = end.saturating_sub(self.at);
         self.at += self.input.by_ref().take(rest).skip_until(b'\n')? as u64;
         Ok(())
@@ -41,8 +45,15 @@ impl<R: Read> Lines<R> {
 
     /// The next line. Its end, `\n` or `\r\n`, is no part of it.
     pub(crate) fn next(&mut self) -> io::Result<Line<'_>> {
-        self.line.clear();
+        self.input.consume(std::mem::take(&mut self.taken));
         let start = self.at;
+        if let Some(newline) = memchr::memchr(b'\n', self.input.fill_buf()?) {
+            self.taken = newline + 1;
+            self.at += self.taken as u64;
+            let line = &self.input.buffer()[..newline];
+            return Ok(self.fitting(start, line));
+        }
+        self.line.clear();
         // A line's end does not count.
         let limit = self.line_bytes_max.saturating_add(2);
         let nread = self.input.by_ref().take(limit).read_until(b'\n', &mut self.line)? as u64;
@@ -51,11 +62,13 @@ impl<R: Read> Lines<R> {
         }
         self.at += nread;
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        Ok(self.fitting(start, line))
+    }
+
+    /// The line from `start` on, without the second half of its end, if it is not too long.
+    fn fitting<'a>(&self, start: u64, line: &'a [u8]) -> Line<'a> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.len() as u64 > self.line_bytes_max {
-            return Ok(Line::TooLong(start));
-        }
-        Ok(Line::Whole(start, line))
+        if line.len() as u64 > self.line_bytes_max { Line::TooLong(start) } else { Line::Whole(start, line) }
     }
 }
 
@@ -84,6 +97,9 @@ mod tests {
             assert_eq!(all(&format!("12345{end}"), 5), [Some("12345".to_owned())], "{end:?}");
             assert_eq!(all(&format!("123456{end}"), 5), [None], "{end:?}");
         }
+        // Longer than the buffer.
+        let long = "x".repeat(1 << 19);
+        assert_eq!(all(&format!("a\n{long}\r\nb"), 1 << 20), ["a", &long, "b"].map(|line| Some(line.to_owned())));
         assert_eq!(all("\n\na", 5), [Some(String::new()), Some(String::new()), Some("a".to_owned())]);
     }
 }

@@ -9,6 +9,7 @@ mod cell;
 mod elements;
 mod handle;
 mod item_type;
+mod lend;
 mod record;
 mod scan;
 mod shape;
@@ -26,6 +27,7 @@ pub use handle::{
     FnRef, Outcome, OutcomeNone, OutcomePlain, OutcomeResult, Param, Params, PlainFn, Ref, TaskFn, never,
 };
 pub use item_type::{Gate, ItemType};
+pub use lend::{GivesMany, Lends, Many, NoOutput, One, lends_many, lends_one};
 pub use record::{Content, Place, Record, StoredRecord};
 pub use shape::{
     Apply, ByRef, ByValue, FoldShape, HasFilter, HasFlatMap, HasFold, HasKey, HasMap, HasOrder, HasTryMap, LacksFilter,
@@ -33,7 +35,7 @@ pub use shape::{
     fold_by_ref, fold_by_value,
 };
 pub use sink::{AnySink, Collect, Count, Frequencies, PairSink, RawSink, Row, Sink, Stop, misfit, row_fields};
-pub use table::{KeyTable, bucket_of, key_hash};
+pub use table::{Counts, KeyTable, bucket_of, key_hash};
 pub use whole::{HasPartitions, HasReduce, HasRemove, LacksPartitions, LacksReduce, LacksRemove};
 
 use std::any::{Any, TypeId, type_name};
@@ -65,6 +67,11 @@ pub type Key<A> = Box<dyn Fn(&A, &mut Vec<u8>) -> Result<(), FailureCause>>;
 pub struct AnyKey(Box<dyn Any>);
 
 impl AnyKey {
+    /// Forgets the item type.
+    pub fn new<A: 'static>(key: Key<A>) -> AnyKey {
+        AnyKey(Box::new(key))
+    }
+
     /// The key function, if it is one for items of type `A`.
     pub fn typed<A: 'static>(self) -> Result<Key<A>, FailureCause> {
         self.0.downcast::<Key<A>>().map(|key| *key).map_err(|_| FailureCause::Codec {

@@ -31,6 +31,12 @@ use super::BagError;
 use super::reading::{Paths, TextErrors};
 use crate::input::{Compression, InputFile, ReadError};
 
+/// How many bytes make a partition, at least and at most. Each makes a table or list of its own that has to be merged with the
+/// others, so there are no more than keep the cluster's threads evenly busy.
+const BLOCK_BYTES: (u64, u64) = (16 << 20, 64 << 20);
+/// How many partitions there should be for each thread of the cluster.
+const BLOCKS_PER_THREAD: u64 = 8;
+
 /// Files, found by the workers when a bag over them is first computed.
 #[derive(Clone)]
 pub(crate) struct SourceFiles {
@@ -43,6 +49,7 @@ pub(crate) struct SourceFiles {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Reading {
     pub(crate) format: Format,
+    /// How large partitions are; 0 to let the number of threads decide.
     pub(crate) block_bytes: u64,
     pub(crate) compression: Compression,
     pub(crate) line_bytes_max: u64,
@@ -99,8 +106,7 @@ pub(crate) enum Span {
 }
 
 impl SourceFiles {
-    pub(crate) fn new(paths: Paths, mut reading: Reading) -> SourceFiles {
-        reading.block_bytes = reading.block_bytes.max(1);
+    pub(crate) fn new(paths: Paths, reading: Reading) -> SourceFiles {
         SourceFiles { paths, reading: Arc::new(reading), found: Arc::default() }
     }
 
@@ -114,7 +120,8 @@ impl SourceFiles {
         if let Some(ranges) = &*found {
             return Ok(ranges.clone());
         }
-        let files = cluster.submit(find::task(self.paths.0.clone(), (*self.reading).clone())).result().await?;
+        let found_by = find::task(self.paths.0.clone(), (*self.reading).clone(), cluster.nthreads());
+        let files = cluster.submit(found_by).result().await?;
         let range = |file: &InputFile, span| FileRange { file: file.clone(), span, reading: self.reading.clone() };
         let ranges = files.iter().flat_map(|(file, spans)| spans.iter().map(|span| range(file, *span)));
         let ranges = Arc::new(ranges.collect::<Vec<_>>());
@@ -125,15 +132,18 @@ impl SourceFiles {
 
 /// The files at paths, patterns or URLs, and how each is cut.
 #[task(crate = starling_runtime, json = false)]
-fn find(names: Vec<String>, reading: Reading) -> Result<Vec<(InputFile, Vec<Span>)>, ReadError> {
-    let mut found = Vec::new();
+fn find(names: Vec<String>, mut reading: Reading, nthreads: u32) -> Result<Vec<(InputFile, Vec<Span>)>, ReadError> {
+    let mut files = Vec::new();
     for name in names {
-        for file in InputFile::find(&name)? {
-            let spans = reading.spans(&file)?;
-            found.push((file, spans));
-        }
+        files.extend(InputFile::find(&name)?);
     }
-    Ok(found)
+    if reading.block_bytes == 0 {
+        let total: u64 = files.iter().map(InputFile::len).sum();
+        let wanted = u64::from(nthreads.max(1)) * BLOCKS_PER_THREAD;
+        reading.block_bytes = (total / wanted).clamp(BLOCK_BYTES.0, BLOCK_BYTES.1);
+    }
+    let spans = |file: InputFile| reading.spans(&file).map(|spans| (file, spans));
+    files.into_iter().map(spans).collect()
 }
 
 impl Reading {

@@ -61,6 +61,10 @@ impl<A: 'static> Sink<A> for Gated<A> {
         if (self.gate)() { self.next.push(item) } else { Ok(()) }
     }
 
+    fn push_str(&mut self, text: &str) -> Result<(), Stop> {
+        if (self.gate)() { self.next.push_str(text) } else { Ok(()) }
+    }
+
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         self.next.finish()
     }

@@ -13,8 +13,9 @@ use serde::de::DeserializeOwned;
 use starling_core::failure::FailureCause;
 
 use super::block::{BlockBuilder, Bucket, Buckets, decode, encode_to};
+use super::lend::text_for;
 use super::scan::Scan;
-use super::sink::{AnySink, PairSink, Sink, Stop, mismatch, same_type};
+use super::sink::{AnySink, PairSink, Sink, Stop, mismatch, owned_text, same_type};
 use super::table::{KeyTable, bucket_of};
 use super::{AnyKey, FoldFns, ItemFns, ItemType, Key, KeyFns, Through, TopK};
 use crate::task::TaskResult;
@@ -30,11 +31,18 @@ pub struct ByRef<U: ?Sized, F>(F, PhantomData<fn(&U)>);
 pub trait Apply<A, R>: 'static {
     /// The closure's result.
     fn apply(&self, item: A) -> R;
+
+    /// The result for a text, which is not copied if the closure takes it by reference. Fails if items are no texts.
+    fn apply_str(&self, text: &str) -> Result<R, Stop>;
 }
 
-impl<A, R, F: Fn(A) -> R + 'static> Apply<A, R> for ByValue<F> {
+impl<A: 'static, R, F: Fn(A) -> R + 'static> Apply<A, R> for ByValue<F> {
     fn apply(&self, item: A) -> R {
         (self.0)(item)
+    }
+
+    fn apply_str(&self, text: &str) -> Result<R, Stop> {
+        Ok((self.0)(owned_text(text)?))
     }
 }
 
@@ -42,17 +50,28 @@ impl<U: ToOwned + ?Sized + 'static, R, F: Fn(&U) -> R + 'static> Apply<U::Owned,
     fn apply(&self, item: U::Owned) -> R {
         (self.0)(item.borrow())
     }
+
+    fn apply_str(&self, text: &str) -> Result<R, Stop> {
+        Ok((self.0)(text_for(text)?))
+    }
 }
 
 /// A closure of one parameter that leaves the item whole.
 pub trait Look<A, R>: 'static {
     /// The closure's result.
     fn look(&self, item: &A) -> R;
+
+    /// The result for a text. Fails if items are no texts.
+    fn look_str(&self, text: &str) -> Result<R, Stop>;
 }
 
 impl<U: ToOwned + ?Sized + 'static, R, F: Fn(&U) -> R + 'static> Look<U::Owned, R> for ByRef<U, F> {
     fn look(&self, item: &U::Owned) -> R {
         (self.0)(item.borrow())
+    }
+
+    fn look_str(&self, text: &str) -> Result<R, Stop> {
+        Ok((self.0)(text_for(text)?))
     }
 }
 
@@ -60,17 +79,28 @@ impl<U: ToOwned + ?Sized + 'static, R, F: Fn(&U) -> R + 'static> Look<U::Owned, 
 pub trait Step<S, A>: 'static {
     /// The state after the item.
     fn step(&self, state: S, item: A) -> S;
+
+    /// The state after a text. Fails if items are no texts.
+    fn step_str(&self, state: S, text: &str) -> Result<S, Stop>;
 }
 
-impl<S, A, F: Fn(S, A) -> S + 'static> Step<S, A> for ByValue<F> {
+impl<S, A: 'static, F: Fn(S, A) -> S + 'static> Step<S, A> for ByValue<F> {
     fn step(&self, state: S, item: A) -> S {
         (self.0)(state, item)
+    }
+
+    fn step_str(&self, state: S, text: &str) -> Result<S, Stop> {
+        Ok((self.0)(state, owned_text(text)?))
     }
 }
 
 impl<S, U: ToOwned + ?Sized + 'static, F: Fn(S, &U) -> S + 'static> Step<S, U::Owned> for ByRef<U, F> {
     fn step(&self, state: S, item: U::Owned) -> S {
         (self.0)(state, item.borrow())
+    }
+
+    fn step_str(&self, state: S, text: &str) -> Result<S, Stop> {
+        Ok((self.0)(state, text_for(text)?))
     }
 }
 
@@ -176,6 +206,10 @@ impl<A: 'static, R: 'static, W: Apply<A, R>> Sink<A> for Map<W, R> {
         self.next.push(self.f.apply(item))
     }
 
+    fn push_str(&mut self, text: &str) -> Result<(), Stop> {
+        self.next.push(self.f.apply_str(text)?)
+    }
+
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         self.next.finish()
     }
@@ -204,6 +238,10 @@ impl<A: 'static, W: Look<A, bool>> Sink<A> for Filter<W, A> {
         if self.f.look(&item) { self.next.push(item) } else { Ok(()) }
     }
 
+    fn push_str(&mut self, text: &str) -> Result<(), Stop> {
+        if self.f.look_str(text)? { self.next.push_str(text) } else { Ok(()) }
+    }
+
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         self.next.finish()
     }
@@ -230,6 +268,10 @@ struct FlatMap<W, R: IntoIterator> {
 impl<A: 'static, R: IntoIterator + 'static, W: Apply<A, R>> Sink<A> for FlatMap<W, R> {
     fn push(&mut self, item: A) -> Result<(), Stop> {
         self.f.apply(item).into_iter().try_for_each(|item| self.next.push(item))
+    }
+
+    fn push_str(&mut self, text: &str) -> Result<(), Stop> {
+        self.f.apply_str(text)?.into_iter().try_for_each(|item| self.next.push(item))
     }
 
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
@@ -274,6 +316,10 @@ where
         self.next.push(self.f.apply(item).into_outcome()?)
     }
 
+    fn push_str(&mut self, text: &str) -> Result<(), Stop> {
+        self.next.push(self.f.apply_str(text)?.into_outcome()?)
+    }
+
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         self.next.finish()
     }
@@ -302,10 +348,18 @@ where
 }
 
 /// Splits items by key; the output is keyed, a bucket for each part.
-struct Partition<A> {
+pub(super) struct Partition<A> {
     key: Key<A>,
     parts: Vec<(BlockBuilder, BlockBuilder)>,
     scratch: Vec<u8>,
+}
+
+impl<A> Partition<A> {
+    pub(super) fn new(key: Key<A>, count: u32) -> Partition<A> {
+        let mut parts = Vec::new();
+        parts.resize_with(count.max(1) as usize, Default::default);
+        Partition { key, parts, scratch: Vec::new() }
+    }
 }
 
 impl<A: Data> Sink<A> for Partition<A> {
@@ -333,12 +387,8 @@ impl<C: Data, A: Data, R: Data, W: Look<A, R>, M: Make<C, W>> HasKey for Shape<C
         };
         let also = key.clone();
         Some(KeyFns {
-            extract: Box::new(move |encoded| Ok(AnyKey(Box::new(key(encoded)?)))),
-            partition: Box::new(move |encoded, count| {
-                let mut parts = Vec::new();
-                parts.resize_with(count.max(1) as usize, Default::default);
-                Ok(AnySink::new::<A>(Partition { key: also(encoded)?, parts, scratch: Vec::new() }))
-            }),
+            extract: Box::new(move |encoded| Ok(AnyKey::new(key(encoded)?))),
+            partition: Box::new(move |encoded, count| Ok(AnySink::new(Partition::new(also(encoded)?, count)))),
         })
     }
 }
@@ -401,14 +451,16 @@ impl<A: Data, K: Ord + 'static, W: Look<A, K>> Sink<A> for Largest<W, K, A> {
     }
 }
 
+/// A sink that keeps the `limit` items that `f` gives the largest keys.
+pub(super) fn largest<A: Data, K: Ord + 'static, W: Look<A, K>>(f: W, limit: u64) -> AnySink {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    AnySink::new::<A>(Largest { f, limit, seen: 0, kept: BinaryHeap::new() })
+}
+
 impl<C: Data, A: Data, R: Ord + 'static, W: Look<A, R>, M: Make<C, W>> HasOrder for Shape<C, A, R, W, M> {
     fn topk(&self) -> Option<TopK> {
         let make = self.make.clone();
-        Some(Box::new(move |encoded, limit| {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let f = make(captures(encoded)?);
-            Ok(AnySink::new::<A>(Largest { f, limit, seen: 0, kept: BinaryHeap::new() }))
-        }))
+        Some(Box::new(move |encoded, limit| Ok(largest::<A, R, W>(make(captures(encoded)?), limit))))
     }
 }
 
@@ -463,6 +515,14 @@ pub(super) fn stepped<S: Data, A: Data>(f: &impl Step<S, A>, state: Option<S>, i
 impl<S: Data, A: Data, W: Step<S, A>> Sink<A> for Fold<W, S> {
     fn push(&mut self, item: A) -> Result<(), Stop> {
         self.state = Some(stepped(&self.f, self.state.take(), item)?);
+        Ok(())
+    }
+
+    fn push_str(&mut self, text: &str) -> Result<(), Stop> {
+        match self.state.take() {
+            Some(state) => self.state = Some(self.f.step_str(state, text)?),
+            None => return self.push(owned_text(text)?),
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! (counting, collecting) or an item comes from outside, it is encoded: a [`RawSink`]. [`AnySink`] is a typed sink whose
 //! type only its two neighbours know.
 
-use std::any::{Any, type_name};
+use std::any::{Any, TypeId, type_name};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use starling_core::failure::FailureCause;
 
 use super::block::{BlockBuilder, Buckets, decode, encode_to};
 use super::record::Record;
-use super::table::KeyTable;
+use super::table::Counts;
 use crate::value::{Data, Value};
 
 /// Why no more items are taken.
@@ -37,6 +37,16 @@ impl From<FailureCause> for Stop {
 pub trait Sink<A>: 'static {
     /// Takes one item.
     fn push(&mut self, item: A) -> Result<(), Stop>;
+
+    /// Takes an item of type `String` that stays the caller's. A sink that can do with a `&str` does not copy it. Fails if
+    /// the sink's items are no texts.
+    fn push_str(&mut self, text: &str) -> Result<(), Stop>
+    where
+        A: 'static,
+    {
+        self.push(owned_text(text)?)
+    }
+
     /// There are no more items: the task's output.
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause>;
 }
@@ -61,7 +71,7 @@ pub trait RawSink: 'static {
     /// Takes an item in its encoding.
     fn push_encoded(&mut self, item: &[u8]) -> Result<(), Stop>;
 
-    /// Takes a line of text, an item of type `String`.
+    /// Takes a line of text or another text, an item of type `String`.
     fn push_line(&mut self, line: &str) -> Result<(), Stop>;
 
     /// Takes a record of a CSV file.
@@ -119,7 +129,7 @@ impl AnySink {
     }
 }
 
-pub(super) fn mismatch<A>(wanted: &str) -> FailureCause {
+pub(super) fn mismatch<A: ?Sized>(wanted: &str) -> FailureCause {
     FailureCause::Codec { message: format!("a step gives {}, but the next one takes {wanted}", type_name::<A>()) }
 }
 
@@ -127,6 +137,11 @@ pub(super) fn mismatch<A>(wanted: &str) -> FailureCause {
 pub(super) fn same_type<A: 'static, B: 'static>(value: A) -> Option<B> {
     let mut slot = Some(value);
     (&mut slot as &mut dyn Any).downcast_mut::<Option<B>>().and_then(Option::take)
+}
+
+/// A text as an item, if items are texts.
+pub(super) fn owned_text<A: 'static>(text: &str) -> Result<A, Stop> {
+    same_type(text.to_owned()).ok_or_else(|| mismatch::<String>(type_name::<A>()).into())
 }
 
 /// Decodes items for a typed sink.
@@ -140,10 +155,10 @@ impl<A: Data> RawSink for Decode<A> {
     }
 
     fn push_line(&mut self, line: &str) -> Result<(), Stop> {
-        match same_type(line.to_owned()) {
-            Some(line) => self.next.push(line),
-            None => Err(mismatch::<String>(type_name::<A>()).into()),
+        if TypeId::of::<A>() != TypeId::of::<String>() {
+            return Err(mismatch::<String>(type_name::<A>()).into());
         }
+        self.next.push_str(line)
     }
 
     fn push_row(&mut self, row: &Row<'_>) -> Result<(), Stop> {
@@ -198,11 +213,18 @@ impl<R: Data> Sink<R> for Encode<R> {
         if self.wants_values {
             return self.next.push_serialize(&item);
         }
+        if let Some(text) = (&item as &dyn Any).downcast_ref::<String>() {
+            return self.next.push_line(text);
+        }
         if self.wants_bytes {
             self.scratch.clear();
             encode_to(&item, &mut self.scratch)?;
         }
         self.next.push_encoded(&self.scratch)
+    }
+
+    fn push_str(&mut self, text: &str) -> Result<(), Stop> {
+        self.next.push_line(text)
     }
 
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
@@ -308,11 +330,10 @@ pub fn row_fields(item: &[u8]) -> Result<(u64, ByteRecord), FailureCause> {
 /// Counts how often each item comes; the output is keyed by item.
 #[derive(Default)]
 pub struct Frequencies {
-    counts: KeyTable<u64>,
+    counts: Counts,
     buckets: u32,
     /// Whether the counts are wanted, or only the distinct items.
     counted: bool,
-    scratch: Vec<u8>,
 }
 
 impl Frequencies {
@@ -323,8 +344,7 @@ impl Frequencies {
 
     /// Adds a count made elsewhere.
     pub fn add(&mut self, item: &[u8], count: u64) -> Result<(), FailureCause> {
-        *self.counts.get_or_insert_with(item, || 0)? += count;
-        Ok(())
+        self.counts.add(item, count)
     }
 }
 
@@ -334,12 +354,7 @@ impl RawSink for Frequencies {
     }
 
     fn push_line(&mut self, line: &str) -> Result<(), Stop> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        encode_to(line, &mut scratch)?;
-        self.add(&scratch, 1)?;
-        self.scratch = scratch;
-        Ok(())
+        Ok(self.counts.add_text(line, 1)?)
     }
 
     fn push_row(&mut self, _: &Row<'_>) -> Result<(), Stop> {
@@ -348,12 +363,9 @@ impl RawSink for Frequencies {
 
     fn finish(self: Box<Self>) -> Result<Buckets, FailureCause> {
         let counted = self.counted;
-        self.counts.into_buckets(
-            self.buckets,
-            |count, items| {
-                if counted { items.push_value(count) } else { items.push(&[]) }
-            },
-        )
+        self.counts
+            .finish()?
+            .into_buckets(self.buckets, |count, items| if counted { items.push_value(count) } else { items.push(&[]) })
     }
 }
 

@@ -209,10 +209,150 @@ fn a_key_hash_stays_as_it_is() {
 
 #[test]
 fn the_keys_of_one_bucket_still_differ_where_a_table_tells_them_apart() {
-    // Tables tell the keys of a slot apart by the seven highest bits of their hash.
+    // Tables place keys by the lowest bits of their hashes.
     let keys = (0..16_384_u32).map(u32::to_le_bytes).filter(|key| bucket_of(key, 16) == 3);
-    let tags: std::collections::BTreeSet<u64> = keys.map(|key| key_hash(&key) >> 57).collect();
-    assert_eq!(tags.len(), 128);
+    let places: std::collections::BTreeSet<u64> = keys.map(|key| key_hash(&key) & 127).collect();
+    assert_eq!(places.len(), 128);
+}
+
+#[test]
+fn keys_of_every_length_are_found_again_and_no_two_are_taken_for_one() {
+    let text = "abcdefghijklmnopqrstuvwxyz abcdefghijklmnopqrstuvwxyz";
+    let mut table: KeyTable<usize> = KeyTable::default();
+    // Prefixes, also with zeros behind them: what a padded word could mix up.
+    let mut keys: Vec<Vec<u8>> = (0..text.len()).map(|len| text.as_bytes()[..len].to_vec()).collect();
+    keys.extend((1..40).map(|len| vec![0; len]));
+    keys.extend((0..2_000_u64).map(|n| n.to_be_bytes().repeat(1 + n as usize % 3)));
+    let distinct: std::collections::BTreeSet<&Vec<u8>> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len() - 1, "eight zeros come twice");
+    for key in &keys {
+        *table.get_or_insert_with(key, || 0).unwrap() += 1;
+    }
+    assert_eq!(table.len(), distinct.len());
+    assert!(keys.iter().all(|key| table.get(key).is_some()));
+    assert_eq!(table.get(b"abd"), None);
+    let first: Vec<&[u8]> = table.iter().map(|(key, _)| key).take(3).collect();
+    assert_eq!(first, [&b""[..], b"a", b"ab"]);
+}
+
+#[test]
+fn a_text_is_the_same_key_as_its_encoding() {
+    let mut counts = Counts::default();
+    let texts: Vec<String> = (0..300).map(|len| "x".repeat(len)).collect();
+    texts.iter().for_each(|text| counts.add_text(text, 1).unwrap());
+    for text in &texts {
+        counts.add(&postcard::to_stdvec(text).unwrap(), 1).unwrap();
+    }
+    let table = counts.finish().unwrap();
+    let kept: Vec<(String, u64)> = table.iter().map(|(key, value)| (decode(key).unwrap(), *value)).collect();
+    assert_eq!(kept, texts.into_iter().map(|text| (text, 2)).collect::<Vec<_>>());
+}
+
+#[test]
+fn counts_of_many_keys_add_up_in_the_order_of_first_sight_however_they_wait() {
+    let words: Vec<String> =
+        (0..10_000_u64).map(|n| format!("w{}", n * n % 1_009).repeat(1 + n as usize % 4)).collect();
+    let (mut counts, mut order, mut expected) = (Counts::default(), Vec::new(), HashMap::new());
+    for word in &words {
+        counts.add_text(word, 2).unwrap();
+        *expected.entry(word.clone()).or_insert_with(|| {
+            order.push(word.clone());
+            0_u64
+        }) += 2;
+    }
+    let table = counts.finish().unwrap();
+    let found: Vec<(String, u64)> = table.iter().map(|(key, count)| (decode(key).unwrap(), *count)).collect();
+    assert_eq!(found, order.into_iter().map(|word| (word.clone(), expected[&word])).collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_counted_is_an_empty_output() {
+    assert!(Counts::default().finish().unwrap().is_empty());
+    assert_eq!(RawSink::finish(Box::new(Frequencies::new(2, true))).unwrap().0.len(), 2);
+}
+
+#[test]
+fn a_short_key_has_the_hash_of_its_bytes() {
+    let bytes: Vec<u8> = (1..=40).collect();
+    for len in 0..=40 {
+        let mut table: KeyTable<()> = KeyTable::default();
+        table.get_or_insert_with(&bytes[..len], || ()).unwrap();
+        let buckets = table.into_buckets(1 << 10, |(), items| items.push(b"")).unwrap();
+        let bucket = buckets.0.iter().position(|bucket| bucket.count() == 1);
+        assert_eq!(bucket, Some(bucket_of(&bytes[..len], 1 << 10)), "of {len} bytes");
+    }
+}
+
+#[test]
+fn what_a_closure_lends_of_a_text_reaches_the_next_step_and_the_counts() {
+    let stop = "b".to_owned();
+    let trimmed = task!(|line: &str| -> &str { line.trim() }).reference().unwrap();
+    let words = task!([stop: String] |line: &str| -> impl Iterator<Item = &str> {
+        line.split(' ').filter(move |word| *word != stop)
+    });
+    let words = words.reference().unwrap();
+    let not_empty = task!(|word: &str| !word.is_empty()).reference().unwrap();
+    let through = |step: &FnRef, of: fn(&ItemFns) -> Option<&Through>, next: AnySink| {
+        (of(step.resolve().unwrap()).expect("the function has this step").open)(&step.captures, next).unwrap()
+    };
+    let chain = |end: Box<dyn RawSink>| {
+        let end = (not_empty.resolve().unwrap().filter.as_ref().unwrap().encode)(end);
+        let filter = through(&not_empty, |fns| fns.filter.as_ref(), end);
+        let words = through(&words, |fns| fns.flat_map.as_ref(), filter);
+        let trimmed_first = through(&trimmed, |fns| fns.map.as_ref(), words);
+        trimmed.resolve().unwrap().decode.unwrap()(trimmed_first).unwrap()
+    };
+    let mut collected = chain(Box::new(Collect::new(9)));
+    collected.push_line(" a  b c ").unwrap();
+    collected.push_encoded(&postcard::to_stdvec("d b a").unwrap()).unwrap();
+    assert_eq!(collected.finish().unwrap().0[0].items.decode::<String>().unwrap(), ["a", "c", "d", "a"]);
+    let mut counted = chain(Box::new(Frequencies::new(1, true)));
+    counted.push_line("a b a c").unwrap();
+    let pairs = counted.finish().unwrap();
+    let pairs: Vec<(String, u64)> =
+        pairs.0[0].pairs().unwrap().map(|(key, value)| (decode(key).unwrap(), decode(value).unwrap())).collect();
+    assert_eq!(pairs, [("a".to_owned(), 2), ("c".to_owned(), 1)]);
+}
+
+#[test]
+fn a_lent_key_groups_as_an_owned_one_and_what_is_no_text_is_cloned() {
+    type Pair = (String, Vec<u32>);
+    let lent = task!(|pair: &Pair| -> &str { &pair.0 }).reference().unwrap();
+    let owned = task!(|pair: &Pair| pair.0.clone()).reference().unwrap();
+    let pair: Pair = ("a".into(), vec![3, 4]);
+    let key = |function: &FnRef| {
+        let mut bytes = Vec::new();
+        let extract = &function.resolve().unwrap().key.as_ref().unwrap().extract;
+        extract(&function.captures).unwrap().typed::<Pair>().unwrap()(&pair, &mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!(key(&lent), key(&owned));
+    let numbers = task!(|pair: &Pair| -> impl Iterator<Item = &u32> { pair.1.iter() }).reference().unwrap();
+    let out = run(
+        &[(&numbers, |fns| fns.flat_map.as_ref())],
+        Box::new(Collect::new(9)),
+        &ItemBlock::of([pair.clone(), pair.clone()]).unwrap(),
+    );
+    assert_eq!(out.0[0].items.decode::<u32>().unwrap(), [3, 4, 3, 4]);
+}
+
+#[test]
+fn a_closure_that_lends_a_part_is_a_task_of_its_own_too() {
+    let trim = task!(|line: &str| -> &str { line.trim() });
+    let parts = trim.call(" a ".to_owned()).into_parts().unwrap();
+    let mut args = TaskArgs::new(&parts.payload, Vec::new()).unwrap();
+    let task = Tasks::linked().get(parts.def.kind()).unwrap();
+    assert_eq!(*(task.entries.call)(&mut args).unwrap().get::<String>().unwrap(), "a");
+}
+
+#[test]
+fn a_text_for_a_step_that_takes_none_is_an_error() {
+    let next = task!(|n: &u64| n + 1).reference().unwrap();
+    let through = next.resolve().unwrap().map.as_ref().unwrap();
+    let typed = (through.open)(&next.captures, (through.encode)(Box::<Count>::default())).unwrap();
+    let mut head = next.resolve().unwrap().decode.unwrap()(typed).unwrap();
+    let Err(Stop::Failed(cause)) = head.push_line("1") else { panic!("a line is no number") };
+    assert!(cause.to_string().contains("a step gives alloc::string::String, but the next one takes u64"), "{cause}");
 }
 
 #[test]
