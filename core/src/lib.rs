@@ -13,6 +13,7 @@
 //! - [`ledger`]: what a quorum of nodes remembers for schedulers to come; [`election`]: who votes, and who stands first.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
 //! - [`record`]: a scheduler's event log, and its replay.
+//! - [`query`]: what clients ask about workers, tasks and outputs.
 //! - [`fixed`]: hash maps without a random seed.
 
 pub mod election;
@@ -23,6 +24,7 @@ pub mod graph;
 pub mod ids;
 pub mod ledger;
 pub mod order;
+pub mod query;
 pub mod record;
 pub mod registry;
 pub mod scheduler;

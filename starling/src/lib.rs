@@ -58,7 +58,8 @@ pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;
 pub use starling_core::ids::JobId;
-pub use starling_core::wire::{JobSummary, NbytesOf, WorkerReport};
+pub use starling_core::query::{NbytesOf, WorkerReport};
+pub use starling_core::wire::JobSummary;
 pub use starling_macros::task;
 #[doc(hidden)]
 pub use starling_runtime::__private;
