@@ -14,6 +14,7 @@
 //! - [`coordination`]: locks, semaphores, events, queues, variables, barriers, metadata, topics.
 //! - [`scheduler`], [`worker`], [`registry`]: the machines.
 //! - [`record`]: a scheduler's event log, and its replay.
+//! - [`query`]: what clients ask about workers, tasks and outputs.
 //! - [`fixed`]: hash maps without a random seed.
 
 pub mod coordination;
@@ -25,6 +26,7 @@ pub mod graph;
 pub mod ids;
 pub mod ledger;
 pub mod order;
+pub mod query;
 pub mod record;
 pub mod registry;
 pub mod scheduler;

@@ -62,8 +62,9 @@ pub use starling_core as core;
 pub use starling_core::failure::{FailureCause, TaskFailure};
 pub use starling_core::graph::GraphError;
 pub use starling_core::ids::JobId;
+pub use starling_core::query::{NbytesOf, WorkerReport};
 pub use starling_core::task_stream::{StreamPage, StreamWorker, TaskOutcome, TaskRecord};
-pub use starling_core::wire::{JobSummary, NbytesOf, WorkerReport};
+pub use starling_core::wire::JobSummary;
 pub use starling_macros::task;
 /// Everything about remote actors.
 pub use starling_remote as remote;

@@ -22,7 +22,7 @@ use crate::connect::CurrentNode;
 /// Near how many holders of a kept output it is copied.
 const HOLDERS_MAX: usize = 8;
 
-static KEPT_OUTPUT: TaskDef = TaskDef {
+pub(super) static KEPT_OUTPUT: TaskDef = TaskDef {
     name: "starling::kept_output",
     signature: "(task: TaskId) -> T",
     version: 0,

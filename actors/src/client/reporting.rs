@@ -1,7 +1,8 @@
 //! What a client asks about workers, tasks and outputs: one question a page.
 
 use starling_core::ids::{JobId, TaskId, WorkerId};
-use starling_core::wire::{FromClient, NbytesOf, Query, Report, ToClient, WorkerReport};
+use starling_core::query::{NbytesOf, Query, Report, WorkerReport};
+use starling_core::wire::{FromClient, ToClient};
 use starling_runtime::task::ClientError;
 
 use super::Client;

@@ -1,5 +1,6 @@
 //! The client alone, with the test in the scheduler's place.
 
+mod again;
 mod keeping;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use starling_runtime::mesh::{MemberInfo, Mesh, MeshConfig, MeshLimits, Role};
 use starling_runtime::store::Store;
 use starling_runtime::task::{Call, ClientError, Entries, Future, Graph, ResultSource, TaskDef, key};
 
+use super::borrowing::KEPT_OUTPUT;
 use super::sending::{Next, Queued, SENT_MAX, TAKEN_MAX};
 use super::{Client, IDS_MAX, UNSENT_FROM};
 use crate::served::ServedStore;
@@ -34,7 +36,8 @@ async fn client() -> Arc<Client> {
     let member = MemberInfo { name: "client".into(), role: Role::Client, room: 0, keeps: false };
     let config = MeshConfig { keypair: None, listen: Vec::new(), secret: None, member, limits: MeshLimits::default() };
     let (mesh, _) = Mesh::start(config, ServedStore::new(Store::unlimited())).await.unwrap();
-    Client::new(JOB, mesh.clone(), crate::node::remote_actors(&mesh).unwrap(), [DEF.kind()].into(), true)
+    let kinds = [DEF.kind(), KEPT_OUTPUT.kind()].into();
+    Client::new(JOB, mesh.clone(), crate::node::remote_actors(&mesh).unwrap(), kinds, true)
 }
 
 fn submit(client: &Arc<Client>, call: Call<u64>) -> Future<u64> {

@@ -143,9 +143,9 @@ impl Cluster {
     /// The results of a detached job, whoever has submitted it, in the order in which its calls or wanted names were given.
     /// They need not be there yet. A `T` that is not what the tasks give is told by the futures.
     ///
-    /// Dropping such a future, or cancelling it, changes nothing at the cluster: [`Cluster::forget`] does. It cannot be an
-    /// argument of this client's calls, and is another job's for what looks at futures ([`Cluster::who_has`] passes it
-    /// over): get its result.
+    /// Dropping such a future, or cancelling it, changes nothing at the cluster: [`Cluster::forget`] does. It may be an argument
+    /// of this client's calls, for which the output is copied once into the client's job. It is another job's for what else
+    /// looks at futures: [`Cluster::who_has`] passes it over.
     ///
     /// # Errors
     /// [`ClientError::NoSuchJob`] if there is no such job, or it was forgotten; [`ClientError::SchedulerLost`].

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use futures::future::{join_all, select};
 use starling_core::ids::{NodeId, TaskId, WorkerId};
-use starling_core::wire::{JobSummary, NbytesOf, WorkerInfo, WorkerReport};
+use starling_core::query::{NbytesOf, WorkerReport};
+use starling_core::wire::{JobSummary, WorkerInfo};
 use starling_runtime::task::{Call, ClientError, Future};
 use starling_runtime::value::Data;
 

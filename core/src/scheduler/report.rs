@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{JobId, TaskId, WorkerId};
-use crate::wire::{NbytesOf, Query, REPORT_MAX, Report, WorkerReport};
+use crate::query::{NbytesOf, Query, REPORT_MAX, Report, WorkerReport};
 
 use super::Scheduler;
 use super::pool::PoolWorker;

@@ -35,7 +35,7 @@ async fn all_said(client: &Client) -> Vec<FromClient> {
 }
 
 /// The tasks that are released by what is queued.
-fn released(client: &Client) -> Vec<TaskId> {
+pub(super) fn released(client: &Client) -> Vec<TaskId> {
     let mut released = Vec::new();
     client.lock().queue.retain(|queued| match queued {
         Queued::Release(task) => {
@@ -246,7 +246,7 @@ async fn everything_that_waits_fails_when_no_scheduler_is_found_any_more() {
 }
 
 /// A future of a kept task.
-async fn watched(client: &Arc<Client>, task: TaskId) -> Future<u64> {
+pub(super) async fn watched(client: &Arc<Client>, task: TaskId) -> Future<u64> {
     let asking = ask(client, move |cluster| async move { cluster.detached::<u64>(task.job).await });
     let message = next_said(client).await;
     let FromClient::Kept { token, name } = message else { panic!("{message:?}") };
@@ -257,12 +257,12 @@ async fn watched(client: &Arc<Client>, task: TaskId) -> Future<u64> {
     future
 }
 
-fn inline(task: TaskId, value: u64) -> ToClient {
+pub(super) fn inline(task: TaskId, value: u64) -> ToClient {
     let encoded = postcard::to_stdvec(&Encoded::of(&value).unwrap()).unwrap();
     ToClient::Finished { task, nbytes: 1, result: ResultAt::Inline(encoded.into()) }
 }
 
-fn failure(task: TaskId, cause: FailureCause) -> TaskFailure {
+pub(super) fn failure(task: TaskId, cause: FailureCause) -> TaskFailure {
     TaskFailure { task, name: String::new(), node: None, cause }
 }
 

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use super::env::{Env, failure, spec, task};
 use crate::ids::{Attempt, ClientId, JobId, TaskId, Term, WorkerId};
 use crate::ledger::{Entry, Kept};
+use crate::query::Query;
 use crate::scheduler::{Config, Event};
 use crate::spec::{Amount, Requirements, TaskSpec};
-use crate::wire::{FromClient, FromWorker, Inventory, KeptName, Query, StillRunning, WorkerInfo, WorkerStatus};
+use crate::wire::{FromClient, FromWorker, Inventory, KeptName, StillRunning, WorkerInfo, WorkerStatus};
 
 fn any_task() -> impl Strategy<Value = TaskId> {
     prop_oneof![

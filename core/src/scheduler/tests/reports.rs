@@ -2,7 +2,7 @@
 
 use super::env::{Env, spec, task};
 use crate::ids::{JobId, WorkerId};
-use crate::wire::{NbytesOf, Query, Report};
+use crate::query::{NbytesOf, Query, Report};
 
 fn env() -> Env {
     let mut env = Env::new(&[1, 1]);
