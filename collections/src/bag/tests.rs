@@ -348,7 +348,7 @@ async fn a_text_file_that_is_cut_short_after_it_was_found_is_an_error() {
     fs::write(&path, "one\ntwo\nthree\n").unwrap();
     static CUT: Mutex<Option<std::path::PathBuf>> = Mutex::new(None);
     *CUT.lock().unwrap() = Some(path.clone());
-    let lines = Bag::read_text(&cluster, &path.display().to_string());
+    let lines = Bag::read_text(&cluster, path.display().to_string());
     // The first line is handed on while the file is open, and the file is cut then.
     let shortened = lines.map(task!(|line: String| {
         if let Some(path) = CUT.lock().unwrap().take() {

@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use starling_macros::task;
 use starling_runtime::task::items::Buckets;
@@ -153,7 +154,9 @@ impl<T: Data> Bag<T> {
         let outputs = self.ended(end).await?;
         let write = |(partition, output)| self.cluster.submit(write::task(output, names.name(partition)));
         let files: Vec<_> = outputs.into_iter().enumerate().map(write).collect();
-        Ok(self.cluster.gather(&files).await?)
+        // All of them, also after a failure: then nothing writes any more when it is told.
+        let written = join_all(files.iter().map(|file| file.result())).await;
+        Ok(written.into_iter().collect::<Result<_, _>>()?)
     }
 }
 

@@ -67,7 +67,7 @@ fn cell(header: &[&String], record: &ByteRecord) -> Result<Cell, String> {
 }
 
 /// The input without a byte order mark, and how long that was.
-fn without_mark<R: Read>(mut input: R) -> io::Result<(io::Chain<io::Cursor<Vec<u8>>, R>, u64)> {
+fn without_mark(mut input: impl Read) -> io::Result<(impl Read, u64)> {
     let mut first = Vec::new();
     input.by_ref().take(3).read_to_end(&mut first)?;
     let mark = if first == crate::csv::BYTE_ORDER_MARK { 3 } else { 0 };

@@ -12,7 +12,8 @@ mod format_tests;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod read;
-#[cfg(all(test, feature = "object-store"))]
+#[cfg(test)]
+#[cfg(feature = "object-store")]
 mod remote_tests;
 #[cfg(test)]
 mod tests;

@@ -120,7 +120,7 @@ struct Account {
 }
 
 fn account(id: u64) -> Account {
-    Account { id, owner: format!("owner \"{id}\""), balance: (id % 3 > 0).then_some(id as i64 - 50) }
+    Account { id, owner: format!("owner \"{id}\""), balance: (!id.is_multiple_of(3)).then_some(id as i64 - 50) }
 }
 
 fn json_line(account: &Account) -> String {
@@ -193,7 +193,7 @@ async fn lines_that_are_no_json_or_no_item_are_told_left_out_or_kept() {
         let bag = Bag::read_json_lines_kept(&cluster, &path, options);
         for all in [
             bag.collect().await.unwrap(),
-            bag.map(task!(|account: Result<Account, String>| account.map(|a| a))).collect().await.unwrap(),
+            bag.map(task!(|account: Result<Account, String>| account)).collect().await.unwrap(),
         ] {
             let offset = lines[..3].iter().map(|line| line.len() + 1).sum::<usize>();
             assert_eq!(

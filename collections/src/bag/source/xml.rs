@@ -4,6 +4,9 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 use starling_runtime::task::items::Cell;
 
+/// What white space there may be in a line besides spaces.
+const WHITE: &[u8] = b"\t\r";
+
 /// The attributes of the element that `line` is, those of `wanted` if that is given; `None` if the line is no element but
 /// part of what is around them. An error says what is wrong.
 pub(super) fn row(line: &[u8], element: &str, wanted: Option<&[String]>) -> Result<Option<Cell>, String> {
@@ -19,11 +22,15 @@ pub(super) fn row(line: &[u8], element: &str, wanted: Option<&[String]>) -> Resu
     let Event::Empty(start) = event else { return Err(one()) };
     let mut fields = Vec::new();
     for attribute in start.attributes() {
-        let attribute = attribute.map_err(|error| error.to_string())?;
+        let mut attribute = attribute.map_err(|error| error.to_string())?;
         let name =
             std::str::from_utf8(attribute.key.as_ref()).map_err(|_| "an attribute's name is not UTF-8".to_owned())?;
         if wanted.is_some_and(|wanted| !wanted.iter().any(|wanted| wanted == name)) {
             continue;
+        }
+        // White space that no entity stands for is a space, by XML's rules for attributes.
+        if attribute.value.iter().any(|byte| WHITE.contains(byte)) {
+            attribute.value.to_mut().iter_mut().filter(|byte| WHITE.contains(byte)).for_each(|byte| *byte = b' ');
         }
         let value = attribute.unescape_value().map_err(|error| format!("attribute {name}: {error}"))?;
         fields.push((name.to_owned(), Cell::Loose(value.into_owned())));
@@ -59,8 +66,9 @@ mod tests {
 
     #[test]
     fn a_row_has_its_attributes_without_entities() {
-        let line = "  <row Id=\"7\" Body=\"&lt;p&gt;a &amp;amp; &quot;b&quot;&#xA;c&#233;&lt;/p&gt;\" Tags=\"\" />\r";
-        let body = text("<p>a &amp; \"b\"\ncé</p>");
+        let line =
+            "  <row Id=\"7\" Body=\"&lt;p&gt;a &amp;amp; &quot;b&quot;&#xA;c\t&#233;&#9;&lt;/p&gt;\" Tags=\"\" />\r";
+        let body = text("<p>a &amp; \"b\"\nc é\t</p>");
         let found = row(line.as_bytes(), "row", None).unwrap();
         let all = vec![("Id".to_owned(), text("7")), ("Body".to_owned(), body.clone()), ("Tags".to_owned(), text(""))];
         assert_eq!(found, Some(Cell::Fields(all)));
