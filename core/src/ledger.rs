@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::ActorSpec;
 use crate::ids::{JobId, Term};
 use crate::spec::TaskSpec;
 use crate::wire::KeptName;
@@ -30,6 +31,10 @@ pub enum Entry {
     Keep(Arc<Kept>),
     /// Keep what has this name no longer.
     Forget(KeptName),
+    /// This actor is spawned. It takes the place of what had the same name.
+    Actor(Arc<ActorSpec>),
+    /// The actor of this name is spawned no longer.
+    ForgetActor(String),
 }
 
 /// Tasks that are computed, and whose outputs are kept, without a client.
@@ -58,6 +63,8 @@ pub struct Ledger {
     pub jobs_below: JobId,
     /// What is kept.
     pub kept: BTreeMap<KeptName, Arc<Kept>>,
+    /// The actors that are spawned.
+    pub actors: BTreeMap<String, Arc<ActorSpec>>,
 }
 
 impl Ledger {
@@ -68,6 +75,8 @@ impl Ledger {
             Entry::JobsBelow(job) => self.jobs_below = job,
             Entry::Keep(kept) => drop(self.kept.insert(kept.name.clone(), kept)),
             Entry::Forget(name) => drop(self.kept.remove(&name)),
+            Entry::Actor(spec) => drop(self.actors.insert(spec.name.clone(), spec)),
+            Entry::ForgetActor(name) => drop(self.actors.remove(&name)),
         }
     }
 }

@@ -11,10 +11,11 @@
 //! - [`wire`]: the messages between client, scheduler and worker, with the protocol's version.
 //! - [`failure`]: why a task has no result; [`explain`]: why it does not run.
 //! - [`ledger`]: what a quorum of nodes remembers for schedulers to come; [`election`]: who votes, and who stands first.
-//! - [`scheduler`], [`worker`], [`registry`]: the machines.
+//! - [`scheduler`], [`worker`], [`registry`]: the machines; [`directory`]: the one that knows who holds which name.
 //! - [`record`]: a scheduler's event log, and its replay.
 //! - [`fixed`]: hash maps without a random seed.
 
+pub mod directory;
 pub mod election;
 pub mod explain;
 pub mod failure;
