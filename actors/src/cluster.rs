@@ -149,6 +149,11 @@ impl Cluster {
         Cluster { client, name: "client".into(), priority: 0 }
     }
 
+    /// That of a node, for the actors on it.
+    pub(crate) fn of_node(client: Arc<Client>, name: String) -> Cluster {
+        Cluster { client, name: name.into(), priority: 0 }
+    }
+
     /// Starts a cluster inside this process, one scheduler node and `workers` worker nodes on a real mesh over
     /// loopback, and connects to it. The cluster has a secret of its own, which nobody else knows.
     pub async fn local(workers: usize) -> Result<Cluster, ClusterError> {

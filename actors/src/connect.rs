@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use starling_core::directory::NodeInfo;
 use starling_core::ids::{JobId, NodeId, Term};
 use starling_core::wire::{FromClient, ToClient};
 use starling_remote::{Actors, TaskHost};
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Connection};
 use crate::cluster::ClusterError;
+use crate::directory_link::DirectoryLink;
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, frame_with};
 use crate::node::{Node, remote_actors};
@@ -71,7 +73,7 @@ impl Nested {
             return Ok(Arc::clone(client));
         }
         let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let (mesh, leaders, name) = (self.mesh.clone(), self.leaders.clone(), format!("tasks on {}", self.name));
+        let (mesh, leaders, name) = (self.mesh.clone(), self.leaders.clone(), self.label());
         let actors = self.actors.clone();
         self.runtime.spawn(async move {
             // Whoever asked waits for it.
@@ -80,6 +82,25 @@ impl Nested {
         let client = told.recv().map_err(|_| ClusterError::Mesh(MeshError::Closed))??;
         *connected = Some(Arc::clone(&client));
         Ok(client)
+    }
+}
+
+impl Nested {
+    /// The client, for those who must not block.
+    pub(crate) async fn client_soon(self: &Arc<Nested>) -> Result<Arc<Client>, ClusterError> {
+        let nested = Arc::clone(self);
+        let connecting = self.runtime.spawn_blocking(move || nested.client());
+        connecting.await.unwrap_or(Err(ClusterError::Mesh(MeshError::Closed)))
+    }
+
+    /// What the client is called, for people.
+    pub(crate) fn label(&self) -> String {
+        format!("tasks on {}", self.name)
+    }
+
+    /// The node's name, for people.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -144,7 +165,10 @@ pub(crate) async fn connect(
         return Err(error.into());
     }
     let at = addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    open(mesh, &Leaders::new(), &remote_actors(mesh)?, hold, at, name, patience).await
+    let (leaders, actors) = (Leaders::new(), remote_actors(mesh)?);
+    let info = NodeInfo { name: name.clone(), ..NodeInfo::default() };
+    actors.set_directory(Arc::new(DirectoryLink::new(mesh, &leaders, info, Weak::new())));
+    open(mesh, &leaders, &actors, hold, at, name, patience).await
 }
 
 /// Opens a job at the scheduler of a mesh that was joined at `at`.
@@ -162,7 +186,7 @@ async fn open(
     let (connected, kinds) = match opening {
         Some((link, Welcome::Client { kinds, term, .. })) => (Connected::new(link, term), kinds),
         Some((_, Welcome::Refused(refusal))) => return Err(refusal.into()),
-        Some((_, Welcome::Worker { .. })) => return Err(Refusal::BadHello.into()),
+        Some((_, Welcome::Worker { .. } | Welcome::Directory { .. })) => return Err(Refusal::BadHello.into()),
         None => return Err(ClusterError::NoScheduler(at)),
     };
     let lost = |reason: String| ClientError::SchedulerLost(reason);
@@ -288,7 +312,9 @@ impl Line {
                     Err(error) => why = error,
                 },
                 Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
-                Ok(Some((_, Welcome::Worker { .. }))) => why = Refusal::BadHello.to_string(),
+                Ok(Some((_, Welcome::Worker { .. } | Welcome::Directory { .. }))) => {
+                    why = Refusal::BadHello.to_string();
+                }
                 Ok(None) => {}
                 Err(error) => why = error.to_string(),
             }

@@ -41,6 +41,8 @@ pub(crate) enum Hello {
     Status,
     /// To any node but a client: messages to actors follow.
     Actors,
+    /// To the scheduler's node: who holds which name, and questions about that.
+    Directory,
 }
 
 /// The answer to a [`Hello`].
@@ -49,13 +51,14 @@ pub(crate) enum Welcome {
     Worker { worker: WorkerId, term: Term },
     Client { client: ClientId, term: Term, kinds: Vec<KindInfo> },
     Refused(Refusal),
+    Directory { term: Term },
 }
 
 impl Welcome {
     /// The term of the scheduler that says it.
     pub(crate) fn term(&self) -> Option<Term> {
         match self {
-            Welcome::Worker { term, .. } | Welcome::Client { term, .. } => Some(*term),
+            Welcome::Worker { term, .. } | Welcome::Client { term, .. } | Welcome::Directory { term } => Some(*term),
             Welcome::Refused(_) => None,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context};
 use bytes::Bytes;
+use starling_core::directory::NodeInfo;
 use starling_core::ids::{NodeId, TaskId, Term};
 use starling_core::scheduler;
 use starling_core::spec::Resources;
@@ -29,6 +30,8 @@ use tokio::time::timeout;
 
 use crate::connect::Nested;
 use crate::data_dir::{self, Claimed, DataDir, DataError};
+use crate::directory_actor::{self, DirectoryActor};
+use crate::directory_link::DirectoryLink;
 use crate::host::ActorHost;
 use crate::leaders::{self, Leaders};
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
@@ -37,6 +40,7 @@ use crate::quorum_link;
 use crate::registry_actor::{self, LocationView, RegistryActor};
 use crate::scheduler_actor::{self, SchedulerActor};
 use crate::served::ServedStore;
+use crate::spawning::{ActorDef, Spawner};
 use crate::status::{self, NodeStatus};
 use crate::worker_actor::{self, WorkerActor};
 use crate::worker_loop::WorkerLoop;
@@ -219,6 +223,8 @@ pub struct Node {
     locations: LocationView,
     /// Keeps remote actors.
     actors: Actors,
+    /// Keeps those that the cluster has made here.
+    spawner: Arc<Spawner>,
     /// Keeps the actors' system alive.
     _host: ActorHost,
     /// Its data directory, which no other node uses while this one is there.
@@ -304,20 +310,34 @@ impl Node {
         } else {
             None
         };
-        let seat = match &candidacy {
+        let (seat, directory) = match &candidacy {
             Some(candidacy) => {
                 let (office, seat) = open_office(&host, &config, &mesh, &leaders, candidacy)?;
+                let directory = office.directory.clone();
                 tasks.push(tokio::spawn(office.run()));
-                Some(seat)
+                (Some(seat), Some(directory))
             }
-            None => None,
+            None => (None, None),
         };
+        let nested = Arc::new(Nested::new(
+            mesh.clone(),
+            leaders.clone(),
+            actors.clone(),
+            config.name.clone(),
+            config.memory.clone(),
+            tokio::runtime::Handle::current(),
+        ));
+        let spawner = Arc::new(Spawner::new(host.arbiters(), nested.clone()));
+        let directory_link = DirectoryLink::new(&mesh, &leaders, node_info(&config), Arc::downgrade(&spawner));
+        actors.set_directory(Arc::new(directory_link.clone()));
+        directory_link.start(&actors);
         let desk = Desk {
             mesh: mesh.clone(),
             registry: registry.clone(),
             leaders: leaders.clone(),
             candidacy: candidacy.clone(),
             seat: seat.clone(),
+            directory,
             actors: actors.clone(),
             name: config.name.clone(),
         };
@@ -345,7 +365,7 @@ impl Node {
         let mut leaving = None;
         if config.role.runs_tasks() {
             let leave: Arc<Notify> = Arc::default();
-            let inbox = spawn_worker(&host, &config, &mesh, &leaders, &actors, &store, registry, leave.clone())?;
+            let inbox = spawn_worker(&host, &config, &mesh, nested, &actors, &store, registry, leave.clone())?;
             served.tell(inbox.clone());
             let (registered, is_registered) = watch::channel(false);
             leaving = Some(Leaving { inbox: inbox.clone(), is_registered });
@@ -376,6 +396,9 @@ impl Node {
             }
             registering = Some(tokio::spawn(worker.run(first, stop.clone())));
         }
+        if config.role != NodeRole::Scheduler {
+            directory_link.known().await;
+        }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop, mesh.clone())));
         let (name, role) = (config.name, config.role);
         Ok(Node {
@@ -385,6 +408,7 @@ impl Node {
             store,
             locations,
             actors,
+            spawner,
             _host: host,
             _claimed: claimed,
             candidacy,
@@ -505,6 +529,7 @@ impl Node {
         if let Some(registering) = &self.registering {
             registering.abort();
         }
+        self.spawner.leave().await;
         if let Some(candidacy) = &self.candidacy {
             candidacy.quorum.clone().shutdown().await;
         }
@@ -569,6 +594,12 @@ fn member_info(config: &NodeConfig) -> MemberInfo {
     MemberInfo { name: config.name.clone(), role, room: room(config), keeps: config.data_dir.is_some() }
 }
 
+/// What the node tells the directory of itself.
+fn node_info(config: &NodeConfig) -> NodeInfo {
+    let can_host = config.role != NodeRole::Scheduler;
+    NodeInfo { name: config.name.clone(), can_host, types: if can_host { ActorDef::types() } else { Vec::new() } }
+}
+
 /// Where peers of the scheduler are sent, on a node that may hold it.
 #[derive(Clone)]
 struct Seat {
@@ -602,6 +633,10 @@ fn open_office(
         ..scheduler::Config::default()
     };
     let runtime = tokio::runtime::Handle::current();
+    let directory = host.spawn("directory", INBOX_FULL, {
+        let runtime = runtime.clone();
+        move |inbox| DirectoryActor::new(inbox, runtime)
+    })?;
     let inbox = host.spawn("scheduler", INBOX_FULL, move |inbox| SchedulerActor::new(inbox, runtime))?;
     let (term, seen) = watch::channel(None);
     let office = Office {
@@ -609,6 +644,7 @@ fn open_office(
         mesh: mesh.clone(),
         leaders: leaders.clone(),
         inbox: inbox.clone(),
+        directory,
         config: scheduler_config,
         record: config.record.clone(),
         term,
@@ -620,7 +656,7 @@ fn spawn_worker(
     host: &ActorHost,
     config: &NodeConfig,
     mesh: &Mesh,
-    leaders: &Leaders,
+    nested: Arc<Nested>,
     actors: &Actors,
     store: &Arc<Store>,
     registry: Inbox<registry_actor::Input>,
@@ -643,15 +679,7 @@ fn spawn_worker(
     let runtime = tokio::runtime::Handle::current();
     // The executor's threads tell the inbox, which is there only once the actor is.
     let inbox_slot: Arc<std::sync::OnceLock<Inbox<worker_actor::Input>>> = Arc::default();
-    let nested = Nested::new(
-        mesh.clone(),
-        leaders.clone(),
-        actors.clone(),
-        config.name.clone(),
-        config.memory.clone(),
-        runtime.clone(),
-    );
-    let task_host = TaskHost { actors: actors.clone(), owner: Arc::new(nested) };
+    let task_host = TaskHost { actors: actors.clone(), owner: nested };
     let executor = Executor::start(nthreads, store.clone(), runtime.clone(), Some(Arc::new(task_host)), {
         let inbox_slot = Arc::clone(&inbox_slot);
         move |event| {
@@ -692,6 +720,8 @@ struct Desk {
     leaders: Leaders,
     candidacy: Option<Candidacy>,
     seat: Option<Seat>,
+    /// The directory, on a node that may hold the scheduler.
+    directory: Option<Inbox<directory_actor::Input>>,
     actors: Actors,
     name: String,
 }
@@ -719,6 +749,9 @@ impl Desk {
                         candidacy.tell_members();
                     }
                     self.registry.push(registry_actor::Input::NodeDown(node));
+                    if let Some(directory) = &self.directory {
+                        directory.push(directory_actor::Input::NodeDown { node });
+                    }
                     if let Some(seat) = &self.seat {
                         let has_left = reason == DownReason::Left;
                         seat.inbox.push(scheduler_actor::Input::NodeDown { node, has_left });
@@ -755,6 +788,9 @@ impl Desk {
                 } else {
                     return serve_worker(link, info, scheduler).await;
                 }
+            }
+            (Ok(Hello::Directory), Some(_)) if let Some(directory) = self.directory => {
+                return directory_actor::serve(link, directory).await;
             }
             (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler).await,
             (Ok(_), _) => {

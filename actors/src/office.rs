@@ -19,6 +19,7 @@ use starling_runtime::recorder::Recording;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::directory_actor;
 use crate::leaders::Leaders;
 use crate::link::{Hello, encode_one};
 use crate::node::{NodeRole, RecordConfig};
@@ -164,6 +165,7 @@ pub(crate) struct Office {
     pub(crate) mesh: Mesh,
     pub(crate) leaders: Leaders,
     pub(crate) inbox: Inbox<Input>,
+    pub(crate) directory: Inbox<directory_actor::Input>,
     pub(crate) config: scheduler::Config,
     pub(crate) record: Option<RecordConfig>,
     /// In which term this node holds the scheduler, if it does.
@@ -214,6 +216,7 @@ impl Office {
         if self.term.send_replace(None).is_some() {
             tracing::warn!("this node does not hold the scheduler any more");
             self.inbox.push(Input::LeaveOffice);
+            self.directory.push(directory_actor::Input::LeaveOffice);
         }
     }
 
@@ -241,6 +244,13 @@ impl Office {
             "this node takes office"
         );
         self.leaders.hear(term, self.mesh.node());
+        self.directory.push(directory_actor::Input::TakeOffice(Box::new(directory_actor::TakeOffice {
+            term,
+            of_quorum,
+            spawned: quorum.ledger().actors.values().cloned().collect(),
+            expected: if is_first { Vec::new() } else { self.nodes() },
+            quorum: quorum.clone(),
+        })));
         self.inbox.push(Input::TakeOffice(Box::new(TakeOffice {
             header,
             of_quorum,
@@ -262,6 +272,12 @@ impl Office {
             .filter(|member| matches!(member.info.role, Role::Worker | Role::Auto))
             .map(|member| member.node)
             .collect()
+    }
+
+    /// The nodes that may hold names, as far as the mesh knows.
+    fn nodes(&self) -> Vec<NodeId> {
+        let members = self.mesh.members();
+        members.iter().filter(|member| member.info.role != Role::Client).map(|member| member.node).collect()
     }
 
     /// Tells every node that this one leads, so that none waits for a scheduler that is gone.

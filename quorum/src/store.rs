@@ -25,7 +25,7 @@ pub(crate) const LOG: &str = "log";
 pub(crate) const SNAPSHOT: &str = "snapshot";
 
 /// The format of the files. Another one is not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Which cluster a log belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

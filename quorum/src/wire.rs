@@ -16,7 +16,7 @@ pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// The version of these messages. Another one is refused.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Request {

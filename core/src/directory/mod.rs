@@ -173,7 +173,7 @@ impl Directory {
     /// Takes an event.
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Effects) {
         match event {
-            Event::Restored(spec) => self.insert(Spawned::new(spec, Phase::Waiting { from: Time(u64::MAX) })),
+            Event::Restored(spec) => self.insert(Spawned::new(spec, Phase::Waiting { from: Time(0) })),
             Event::Linked { link, node } => self.on_linked(link, node, effects),
             Event::Unlinked { link } => self.on_unlinked(now, link),
             Event::NodeDown { node } => self.on_node_gone(now, node, effects),
@@ -265,7 +265,7 @@ impl Directory {
             None => self.register(node, &held.name, held.actor, &held.type_name).is_ok(),
         };
         if !is_its {
-            effects.tell(link, ToNode::Stop { name: held.name, actor: held.actor });
+            effects.tell(link, ToNode::Stop { name: held.name, actor: held.actor, is_over: false });
         }
     }
 
@@ -397,7 +397,7 @@ impl Directory {
         self.recovery = None;
         for spawned in self.spawned.values_mut() {
             if let Phase::Waiting { from: at } = &mut spawned.phase {
-                *at = from.min(*at);
+                *at = from.max(*at);
             }
         }
         for ((link, ask), question) in std::mem::take(&mut self.pending) {

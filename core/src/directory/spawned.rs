@@ -20,6 +20,8 @@ const FAILURES_US: u64 = 60_000_000;
 const FAILURES_MAX: usize = 1_024;
 /// How long it takes, in microseconds, until a node is looked for again, or the ledger is asked again.
 const AGAIN_US: u64 = 500_000;
+/// How many digits of a node's id mean the node: less may be the name of one that is not there.
+const ID_PREFIX_MIN: usize = 8;
 /// How many may wait for one actor to run.
 const ASKED_MAX: usize = 1_024;
 
@@ -238,7 +240,7 @@ impl Directory {
                 if let Some((holder, _)) = holder
                     && let Some(link) = self.nodes.get(&holder.node).and_then(|node| node.link)
                 {
-                    effects.tell(link, ToNode::Stop { name: name.clone(), actor: holder.actor });
+                    effects.tell(link, ToNode::Stop { name: name.clone(), actor: holder.actor, is_over: true });
                 }
                 self.remove(name);
                 asked.into_iter().for_each(|asker| effects.answer(asker, Answer::Done));
@@ -282,9 +284,9 @@ impl Directory {
             Ok(actor) if is_awaited => self.run(name, node, actor, incarnation, effects),
             Ok(_) if self.runs(node, name, incarnation) => {}
             // It was stopped, or made elsewhere, meanwhile.
-            Ok(actor) => {
-                effects.to_nodes.extend(link.map(|link| (link, ToNode::Stop { name: name.to_owned(), actor })))
-            }
+            Ok(actor) => effects
+                .to_nodes
+                .extend(link.map(|link| (link, ToNode::Stop { name: name.to_owned(), actor, is_over: false }))),
             Err(problem) if is_awaited => self.ended(now, name, &Ending::NotMade(problem), effects),
             Err(_) => {}
         }
@@ -337,7 +339,7 @@ impl Directory {
             Phase::Running { holder, .. } => {
                 // That one was thought to be lost, or is: what was made later counts.
                 if let Some(link) = self.nodes.get(&holder.node).and_then(|node| node.link) {
-                    effects.tell(link, ToNode::Stop { name: held.name.clone(), actor: holder.actor });
+                    effects.tell(link, ToNode::Stop { name: held.name.clone(), actor: holder.actor, is_over: false });
                 }
             }
         }
@@ -373,7 +375,7 @@ impl Directory {
             return;
         }
         let (max, within) = match spawned.spec.restart {
-            Restart::OnFailure { max, within_ms } => (Some(max), within_ms.saturating_mul(1_000)),
+            Restart::OnFailure { max, within } => (Some(max), u64::try_from(within.as_micros()).unwrap_or(u64::MAX)),
             Restart::Never | Restart::Always => (None, FAILURES_US),
         };
         spawned.failures.push_back(now);
@@ -451,7 +453,9 @@ impl Directory {
         let mut fitting = 0;
         for (&id, node) in self.nodes.iter().filter(|(_, node)| node.link.is_some() && node.info.can_host) {
             let is_meant = match &spec.placement {
-                Place::Node(name) => node.info.name == *name || id.hex().starts_with(name.as_str()),
+                Place::Node(name) => {
+                    node.info.name == *name || (name.len() >= ID_PREFIX_MIN && id.hex().starts_with(name.as_str()))
+                }
                 Place::Any | Place::Near(_) => true,
             };
             if !is_meant {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -78,7 +79,7 @@ impl Env {
                         ToNode::Answer { ask, answer } => drop(self.answers.insert(ask, answer)),
                         ToNode::Confirmed => {}
                         ToNode::Start { spec, incarnation } => node.starting.push((spec, incarnation)),
-                        ToNode::Stop { name, actor } => {
+                        ToNode::Stop { name, actor, .. } => {
                             node.held.retain(|_, held| held.name != name || held.actor != actor);
                         }
                     }
@@ -219,7 +220,7 @@ fn spec(name: &str, restart: Restart) -> ActorSpec {
     }
 }
 
-const TWICE: Restart = Restart::OnFailure { max: 2, within_ms: 60_000 };
+const TWICE: Restart = Restart::OnFailure { max: 2, within: Duration::from_secs(60) };
 
 #[test]
 fn the_first_who_claims_a_name_has_it_until_it_is_released() {

@@ -1,6 +1,7 @@
 //! What nodes and clients say to the directory, and it to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ pub enum Place {
     /// On the node with the fewest spawned actors.
     #[default]
     Any,
-    /// Only on the node of this name, or whose id begins so.
+    /// Only on the node of this name, or whose id begins with these 8 digits or more.
     Node(String),
     /// On this node if it is there and has the actor's type, otherwise on any.
     Near(NodeId),
@@ -46,16 +47,23 @@ pub enum Place {
 pub enum Restart {
     /// Not at all: when it ends, or its node is lost, its name is free.
     Never,
-    /// When it panics, cannot be made anew, or its node is lost. After more than `max` panics `within_ms` it is given up; nodes that
+    /// When it panics, cannot be made anew, or its node is lost. After more than `max` failures `within` that time it is given up; nodes that
     /// are lost do not count.
     OnFailure {
         /// How often it may fail.
         max: u32,
-        /// Within how many milliseconds.
-        within_ms: u64,
+        /// In which time.
+        within: Duration,
     },
     /// Whenever it ends, also by itself, as often as it takes, until it is stopped by name.
     Always,
+}
+
+/// On failure, at most 5 times a minute.
+impl Default for Restart {
+    fn default() -> Restart {
+        Restart::OnFailure { max: 5, within: Duration::from_secs(60) }
+    }
 }
 
 /// One making of a spawned actor. A later one is greater, across terms as well.
@@ -258,5 +266,7 @@ pub enum ToNode {
         name: String,
         /// Which hosting.
         actor: u64,
+        /// Whether it is not made anew anywhere either.
+        is_over: bool,
     },
 }
