@@ -165,8 +165,8 @@ impl Cluster {
         Cluster { client, name: "client".into(), priority: 0 }
     }
 
-    /// A handle on a client that is shared.
-    pub(crate) fn over(client: Arc<Client>, name: &str) -> Cluster {
+    /// That of a node, for the actors on it.
+    pub(crate) fn of_node(client: Arc<Client>, name: String) -> Cluster {
         Cluster { client, name: name.into(), priority: 0 }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use starling_core::directory::NodeInfo;
 use starling_core::ids::{JobId, NodeId, Term};
 use starling_core::wire::{FromClient, ToClient};
 use starling_remote::{Actors, TaskHost};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::{Client, Connection};
 use crate::cluster::{Cluster, ClusterError};
 use crate::coordination::Way;
+use crate::directory_link::DirectoryLink;
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Refusal, Welcome, frame_with};
 use crate::node::{Node, remote_actors};
@@ -72,7 +74,7 @@ impl Nested {
             return Ok(Arc::clone(client));
         }
         let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let (mesh, leaders, name) = (self.mesh.clone(), self.leaders.clone(), format!("tasks on {}", self.name));
+        let (mesh, leaders, name) = (self.mesh.clone(), self.leaders.clone(), self.label());
         let actors = self.actors.clone();
         self.runtime.spawn(async move {
             // Whoever asked waits for it.
@@ -88,13 +90,23 @@ impl Nested {
     /// A handle on the client, for what is no task.
     pub(crate) async fn cluster(self: &Arc<Nested>) -> Result<Cluster, ClusterError> {
         let nested = Arc::clone(self);
-        let connecting = tokio::task::spawn_blocking(move || nested.client()).await;
-        let client = connecting.map_err(|_| ClusterError::Mesh(MeshError::Closed))??;
-        Ok(Cluster::over(client, &format!("tasks on {}", self.name)))
+        let connecting = self.runtime.spawn_blocking(move || nested.client());
+        let client = connecting.await.unwrap_or(Err(ClusterError::Mesh(MeshError::Closed)))?;
+        Ok(Cluster::of_node(client, self.label()))
     }
 
     pub(crate) fn actors(&self) -> &Actors {
         &self.actors
+    }
+
+    /// What the client is called, for people.
+    pub(crate) fn label(&self) -> String {
+        format!("tasks on {}", self.name)
+    }
+
+    /// The node's name, for people.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -159,7 +171,10 @@ pub(crate) async fn connect(
         return Err(error.into());
     }
     let at = addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    open(mesh, &Leaders::new(), &remote_actors(mesh)?, hold, at, name, patience).await
+    let (leaders, actors) = (Leaders::new(), remote_actors(mesh)?);
+    let info = NodeInfo { name: name.clone(), ..NodeInfo::default() };
+    actors.set_directory(Arc::new(DirectoryLink::new(mesh, &leaders, info, Weak::new())));
+    open(mesh, &leaders, &actors, hold, at, name, patience).await
 }
 
 /// Opens a job at the scheduler of a mesh that was joined at `at`.
@@ -177,7 +192,9 @@ async fn open(
     let (connected, kinds) = match opening {
         Some((link, Welcome::Client { kinds, term, .. })) => (Connected::new(link, term), kinds),
         Some((_, Welcome::Refused(refusal))) => return Err(refusal.into()),
-        Some((_, Welcome::Worker { .. } | Welcome::Session { .. })) => return Err(Refusal::BadHello.into()),
+        Some((_, Welcome::Worker { .. } | Welcome::Session { .. } | Welcome::Directory { .. })) => {
+            return Err(Refusal::BadHello.into());
+        }
         None => return Err(ClusterError::NoScheduler(at)),
     };
     let lost = |reason: String| ClientError::SchedulerLost(reason);
@@ -304,7 +321,9 @@ impl Line {
                     Err(error) => why = error,
                 },
                 Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
-                Ok(Some((_, Welcome::Worker { .. } | Welcome::Session { .. }))) => why = Refusal::BadHello.to_string(),
+                Ok(Some((_, Welcome::Worker { .. } | Welcome::Session { .. } | Welcome::Directory { .. }))) => {
+                    why = Refusal::BadHello.to_string();
+                }
                 Ok(None) => {}
                 Err(error) => why = error.to_string(),
             }

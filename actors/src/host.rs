@@ -116,9 +116,28 @@ impl ActorHost {
         made.recv().map_err(|_| std::io::Error::other("the actix system has ended"))
     }
 
+    /// What makes arbiters for as long as the system is there.
+    pub(crate) fn arbiters(&self) -> Arbiters {
+        Arbiters(self.system.clone())
+    }
+
     /// Changes when an actor has died by a fault of ours.
     pub(crate) fn fault(&self) -> watch::Receiver<Option<&'static str>> {
         self.fault.subscribe()
+    }
+}
+
+/// Makes arbiters, without keeping the system.
+pub(crate) struct Arbiters(System);
+
+impl Arbiters {
+    /// A new arbiter; `None` if the system has ended.
+    pub(crate) async fn make(&self) -> Option<ArbiterHandle> {
+        let (ready, made) = tokio::sync::oneshot::channel();
+        self.0.arbiter().spawn_fn(move || {
+            let _ = ready.send(Arbiter::new().handle());
+        });
+        made.await.ok()
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Hello {
     Status,
     /// To any node but a client: messages to actors follow.
     Actors,
+    /// To the scheduler's node: who holds which name, and questions about that.
+    Directory,
 }
 
 /// The answer to a [`Hello`].
@@ -53,13 +55,17 @@ pub(crate) enum Welcome {
     Client { client: ClientId, term: Term, kinds: Vec<KindInfo> },
     Session { term: Term },
     Refused(Refusal),
+    Directory { term: Term },
 }
 
 impl Welcome {
     /// The term of the scheduler that says it.
     pub(crate) fn term(&self) -> Option<Term> {
         match self {
-            Welcome::Worker { term, .. } | Welcome::Client { term, .. } | Welcome::Session { term } => Some(*term),
+            Welcome::Worker { term, .. }
+            | Welcome::Client { term, .. }
+            | Welcome::Session { term }
+            | Welcome::Directory { term } => Some(*term),
             Welcome::Refused(_) => None,
         }
     }

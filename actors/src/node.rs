@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context};
 use bytes::Bytes;
+use starling_core::directory::NodeInfo;
 use starling_core::ids::{NodeId, TaskId, Term};
 use starling_core::scheduler;
 use starling_core::spec::Resources;
@@ -31,6 +32,8 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::connect::Nested;
 use crate::coordination::{self, CoordinationActor};
 use crate::data_dir::{self, Claimed, DataDir, DataError};
+use crate::directory_actor::{self, DirectoryActor};
+use crate::directory_link::DirectoryLink;
 use crate::host::ActorHost;
 use crate::leaders::{self, Leaders};
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
@@ -39,6 +42,7 @@ use crate::quorum_link;
 use crate::registry_actor::{self, LocationView, RegistryActor};
 use crate::scheduler_actor::{self, SchedulerActor};
 use crate::served::ServedStore;
+use crate::spawning::{ActorDef, Spawner};
 use crate::status::{self, NodeStatus};
 use crate::worker_actor::{self, WorkerActor};
 use crate::worker_loop::WorkerLoop;
@@ -223,6 +227,8 @@ pub struct Node {
     actors: Actors,
     /// The client of whatever runs on it.
     nested: Arc<Nested>,
+    /// Keeps those that the cluster has made here.
+    spawner: Arc<Spawner>,
     /// Keeps the actors' system alive.
     host: ActorHost,
     /// Its data directory, which no other node uses while this one is there.
@@ -290,14 +296,6 @@ impl Node {
         };
         let leaders = Leaders::new();
         let actors = remote_actors(&mesh)?;
-        let nested = Arc::new(Nested::new(
-            mesh.clone(),
-            leaders.clone(),
-            actors.clone(),
-            config.name.clone(),
-            config.memory.clone(),
-            tokio::runtime::Handle::current(),
-        ));
         let mut joined = None;
         if config.role == NodeRole::Joining {
             joined = join_any(&mesh, &config.join).await?;
@@ -316,20 +314,34 @@ impl Node {
         } else {
             None
         };
-        let seat = match &candidacy {
+        let (seat, directory) = match &candidacy {
             Some(candidacy) => {
                 let (office, seat) = open_office(&host, &config, &mesh, &leaders, candidacy)?;
+                let directory = office.directory.clone();
                 tasks.push(tokio::spawn(office.run()));
-                Some(seat)
+                (Some(seat), Some(directory))
             }
-            None => None,
+            None => (None, None),
         };
+        let nested = Arc::new(Nested::new(
+            mesh.clone(),
+            leaders.clone(),
+            actors.clone(),
+            config.name.clone(),
+            config.memory.clone(),
+            tokio::runtime::Handle::current(),
+        ));
+        let spawner = Arc::new(Spawner::new(host.arbiters(), nested.clone()));
+        let directory_link = DirectoryLink::new(&mesh, &leaders, node_info(&config), Arc::downgrade(&spawner));
+        actors.set_directory(Arc::new(directory_link.clone()));
+        directory_link.start(&actors);
         let desk = Desk {
             mesh: mesh.clone(),
             registry: registry.clone(),
             leaders: leaders.clone(),
             candidacy: candidacy.clone(),
             seat: seat.clone(),
+            directory,
             actors: actors.clone(),
             name: config.name.clone(),
         };
@@ -388,6 +400,9 @@ impl Node {
             }
             registering = Some(tokio::spawn(worker.run(first, stop.clone())));
         }
+        if config.role != NodeRole::Scheduler {
+            directory_link.known().await;
+        }
         tasks.push(tokio::spawn(watch_faults(host.fault(), stop, mesh.clone())));
         let (name, role) = (config.name, config.role);
         Ok(Node {
@@ -399,6 +414,7 @@ impl Node {
             actors,
             nested,
             host,
+            spawner,
             _claimed: claimed,
             candidacy,
             leaders,
@@ -539,6 +555,7 @@ impl Node {
         if let Some(registering) = &self.registering {
             registering.abort();
         }
+        self.spawner.leave().await;
         if let Some(candidacy) = &self.candidacy {
             candidacy.quorum.clone().shutdown().await;
         }
@@ -603,6 +620,12 @@ fn member_info(config: &NodeConfig) -> MemberInfo {
     MemberInfo { name: config.name.clone(), role, room: room(config), keeps: config.data_dir.is_some() }
 }
 
+/// What the node tells the directory of itself.
+fn node_info(config: &NodeConfig) -> NodeInfo {
+    let can_host = config.role != NodeRole::Scheduler;
+    NodeInfo { name: config.name.clone(), can_host, types: if can_host { ActorDef::types() } else { Vec::new() } }
+}
+
 /// Where peers of the scheduler are sent, on a node that may hold it.
 #[derive(Clone)]
 struct Seat {
@@ -637,6 +660,10 @@ fn open_office(
         ..scheduler::Config::default()
     };
     let runtime = tokio::runtime::Handle::current();
+    let directory = host.spawn("directory", INBOX_FULL, {
+        let runtime = runtime.clone();
+        move |inbox| DirectoryActor::new(inbox, runtime)
+    })?;
     let inbox = host.spawn("scheduler", INBOX_FULL, move |inbox| SchedulerActor::new(inbox, runtime))?;
     let runtime = tokio::runtime::Handle::current();
     let coordination = host.spawn("coordination", INBOX_FULL, move |inbox| CoordinationActor::new(inbox, runtime))?;
@@ -647,6 +674,7 @@ fn open_office(
         leaders: leaders.clone(),
         inbox: inbox.clone(),
         coordination: coordination.clone(),
+        directory,
         config: scheduler_config,
         record: config.record.clone(),
         term,
@@ -722,6 +750,8 @@ struct Desk {
     leaders: Leaders,
     candidacy: Option<Candidacy>,
     seat: Option<Seat>,
+    /// The directory, on a node that may hold the scheduler.
+    directory: Option<Inbox<directory_actor::Input>>,
     actors: Actors,
     name: String,
 }
@@ -749,6 +779,9 @@ impl Desk {
                         candidacy.tell_members();
                     }
                     self.registry.push(registry_actor::Input::NodeDown(node));
+                    if let Some(directory) = &self.directory {
+                        directory.push(directory_actor::Input::NodeDown { node });
+                    }
                     if let Some(seat) = &self.seat {
                         let has_left = reason == DownReason::Left;
                         seat.inbox.push(scheduler_actor::Input::NodeDown { node, has_left });
@@ -792,6 +825,9 @@ impl Desk {
             (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler.inbox).await,
             (Ok(Hello::Session { session, is_new }), Some(scheduler)) => {
                 return coordination::serve(link, session, is_new, scheduler.coordination).await;
+            }
+            (Ok(Hello::Directory), Some(_)) if let Some(directory) = self.directory => {
+                return directory_actor::serve(link, directory).await;
             }
             (Ok(_), _) => {
                 let leader = self.candidacy.and_then(|candidacy| candidacy.leader()).or_else(|| self.leaders.known());

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::coordination;
+use crate::directory_actor;
 use crate::leaders::Leaders;
 use crate::link::{Hello, encode_one};
 use crate::node::{NodeRole, RecordConfig};
@@ -166,6 +167,7 @@ pub(crate) struct Office {
     pub(crate) leaders: Leaders,
     pub(crate) inbox: Inbox<Input>,
     pub(crate) coordination: Inbox<coordination::Input>,
+    pub(crate) directory: Inbox<directory_actor::Input>,
     pub(crate) config: scheduler::Config,
     pub(crate) record: Option<RecordConfig>,
     /// In which term this node holds the scheduler, if it does.
@@ -217,6 +219,7 @@ impl Office {
             tracing::warn!("this node does not hold the scheduler any more");
             self.inbox.push(Input::LeaveOffice);
             self.coordination.push(coordination::Input::LeaveOffice);
+            self.directory.push(directory_actor::Input::LeaveOffice);
         }
     }
 
@@ -244,6 +247,13 @@ impl Office {
             "this node takes office"
         );
         self.leaders.hear(term, self.mesh.node());
+        self.directory.push(directory_actor::Input::TakeOffice(Box::new(directory_actor::TakeOffice {
+            term,
+            of_quorum,
+            spawned: quorum.ledger().actors.values().cloned().collect(),
+            expected: if is_first { Vec::new() } else { self.nodes() },
+            quorum: quorum.clone(),
+        })));
         self.inbox.push(Input::TakeOffice(Box::new(TakeOffice {
             header,
             of_quorum,
@@ -267,6 +277,12 @@ impl Office {
             .filter(|member| matches!(member.info.role, Role::Worker | Role::Auto))
             .map(|member| member.node)
             .collect()
+    }
+
+    /// The nodes that may hold names, as far as the mesh knows.
+    fn nodes(&self) -> Vec<NodeId> {
+        let members = self.mesh.members();
+        members.iter().filter(|member| member.info.role != Role::Client).map(|member| member.node).collect()
     }
 
     /// Tells every node that this one leads, so that none waits for a scheduler that is gone.

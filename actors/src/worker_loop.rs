@@ -61,7 +61,9 @@ impl WorkerLoop {
                 Ok(Some(Registered { link, term }))
             }
             Some((_, Welcome::Refused(refusal))) => Err(NodeError::Refused(refusal)),
-            Some((_, Welcome::Client { .. } | Welcome::Session { .. })) => Err(NodeError::Refused(Refusal::BadHello)),
+            Some((_, Welcome::Client { .. } | Welcome::Session { .. } | Welcome::Directory { .. })) => {
+                Err(NodeError::Refused(Refusal::BadHello))
+            }
             None => Ok(None),
         }
     }

@@ -2,6 +2,7 @@
 //! takes the scheduler over.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper is the test's failure too")]
+#![allow(clippy::print_stdout, reason = "a holder process tells the test so")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};

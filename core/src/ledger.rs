@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::coordination::{Coordination, Step};
+use crate::directory::ActorSpec;
 use crate::ids::{JobId, Term};
 use crate::spec::TaskSpec;
 use crate::wire::KeptName;
@@ -33,6 +34,10 @@ pub enum Entry {
     Forget(KeptName),
     /// Make these steps of the coordination, in their order.
     Coordinate(Arc<Vec<Step>>),
+    /// This actor is spawned. It takes the place of what had the same name.
+    Actor(Arc<ActorSpec>),
+    /// The actor of this name is spawned no longer.
+    ForgetActor(String),
 }
 
 /// Tasks that are computed, and whose outputs are kept, without a client.
@@ -63,6 +68,8 @@ pub struct Ledger {
     pub kept: BTreeMap<KeptName, Arc<Kept>>,
     /// Locks, queues and what else programs coordinate with. Its tokens are greater than those of any ledger before.
     pub coordination: Arc<Coordination>,
+    /// The actors that are spawned.
+    pub actors: BTreeMap<String, Arc<ActorSpec>>,
 }
 
 impl Ledger {
@@ -77,6 +84,8 @@ impl Ledger {
             Entry::Keep(kept) => drop(self.kept.insert(kept.name.clone(), kept)),
             Entry::Forget(name) => drop(self.kept.remove(&name)),
             Entry::Coordinate(steps) => Arc::make_mut(&mut self.coordination).apply(&steps),
+            Entry::Actor(spec) => drop(self.actors.insert(spec.name.clone(), spec)),
+            Entry::ForgetActor(name) => drop(self.actors.remove(&name)),
         }
     }
 }

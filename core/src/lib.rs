@@ -12,12 +12,13 @@
 //! - [`failure`]: why a task has no result; [`explain`]: why it does not run.
 //! - [`ledger`]: what a quorum of nodes remembers for schedulers to come; [`election`]: who votes, and who stands first.
 //! - [`coordination`]: locks, semaphores, events, queues, variables, barriers, metadata, topics.
-//! - [`scheduler`], [`worker`], [`registry`]: the machines.
+//! - [`scheduler`], [`worker`], [`registry`]: the machines; [`directory`]: the one that knows who holds which name.
 //! - [`record`]: a scheduler's event log, and its replay.
 //! - [`query`]: what clients ask about workers, tasks and outputs.
 //! - [`fixed`]: hash maps without a random seed.
 
 pub mod coordination;
+pub mod directory;
 pub mod election;
 pub mod explain;
 pub mod failure;

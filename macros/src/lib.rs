@@ -1,11 +1,12 @@
 //! The macros that make a function a task (`#[task]`, and `task!` for a closure), and a type a message to remote actors
-//! (`#[derive(RemoteMessage)]`).
+//! (`#[derive(RemoteMessage)]`), and an actor one that the cluster can make (`#[actor]`).
 //!
 //! The first two write a `TaskDef` into the binary. What they generate refers to `CRATE::__private`, where `CRATE` is
 //! `::starling` unless `crate = path` says otherwise.
 
 use proc_macro::TokenStream;
 
+mod actor;
 mod attribute;
 mod closure;
 mod lent;
@@ -72,4 +73,23 @@ pub fn task_closure(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(RemoteMessage, attributes(remote))]
 pub fn remote_message(input: TokenStream) -> TokenStream {
     remote::expand(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Has the cluster be able to make actors of a type: on its `impl RemoteActor`. `#[starling::actor(snapshot)]` if the type has
+/// `Snapshot` too, so that its state is kept on other nodes. `crate = path` says where the generated code finds Starling, if not at
+/// `::starling`.
+///
+/// ```ignore
+/// #[starling::actor]
+/// impl RemoteActor for Counter {
+///     type Args = u64;
+///
+///     fn create(from: u64, _: &ActorEnv) -> Result<Counter, BoxError> {
+///         Ok(Counter { total: from })
+///     }
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn actor(attributes: TokenStream, item: TokenStream) -> TokenStream {
+    actor::expand(attributes.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }

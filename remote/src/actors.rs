@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
+use starling_core::directory::{Answer, Ask, Holder};
 use starling_core::ids::NodeId;
 use starling_runtime::executor::current_task;
 use starling_runtime::mesh::{Link, Mesh, Role};
@@ -23,6 +24,7 @@ use crate::group::Group;
 use crate::hosted::{Hosted, Table, Taken};
 use crate::peer::{Lost, Peer, Target};
 use crate::serve;
+use crate::spawned::Snapshots;
 use crate::wire::{ActorId, Held, MEMBERS_MAX, NAME_BYTES_MAX, ToHost};
 
 /// How long a node may take to answer a question.
@@ -44,33 +46,18 @@ struct Shared {
     hello: Bytes,
     runtime: Handle,
     table: Table,
+    snapshots: Snapshots,
     peers: Mutex<HashMap<NodeId, Weak<Peer>>>,
     directory: OnceLock<Arc<dyn Directory>>,
 }
 
-/// Who holds a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// The holder's node.
-    pub node: NodeId,
-    /// Which hosting there.
-    pub actor: u64,
-    /// The path of the actor's type.
-    pub type_name: String,
-}
-
 /// What a cluster with a scheduler adds: one place that knows names.
 pub trait Directory: Send + Sync + 'static {
-    /// Who holds the name. `Err` if that cannot be said now: then the nodes are asked.
-    fn find(&self, name: String) -> BoxFuture<'_, Result<Option<Holder>, String>>;
+    /// Whether the mesh has nodes that may lead. Without them names are looked up by asking every node.
+    fn is_there(&self) -> bool;
 
-    /// Claims a name for an actor of this node; `Ok(Err(node))` if another holds it.
-    fn claim(
-        &self,
-        name: String,
-        actor: u64,
-        type_name: &'static str,
-    ) -> BoxFuture<'_, Result<Result<(), NodeId>, String>>;
+    /// Asks whoever leads. `Err` if nobody does for a while, or the answer does not come: then it may have been heard.
+    fn ask(&self, actors: &Actors, question: Ask) -> BoxFuture<'static, Result<Answer, String>>;
 
     /// An actor of this node holds its name no longer.
     fn release(&self, name: String, actor: u64);
@@ -82,13 +69,6 @@ pub struct TaskHost {
     pub actors: Actors,
     /// The owner's own.
     pub owner: Arc<dyn Any + Send + Sync>,
-}
-
-/// What a node is asked.
-#[derive(Clone, Copy)]
-enum Question {
-    WhoIs,
-    Group,
 }
 
 thread_local! {
@@ -112,6 +92,7 @@ impl Actors {
             hello,
             runtime: Handle::current(),
             table: Table::default(),
+            snapshots: Snapshots::default(),
             peers: Mutex::default(),
             directory: OnceLock::new(),
         };
@@ -133,6 +114,14 @@ impl Actors {
         Some(host.actors.clone())
     }
 
+    /// Decodes what has addresses inside of it that are to belong to these actors.
+    ///
+    /// # Errors
+    /// It is no such value.
+    pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, postcard::Error> {
+        scope(self, || postcard::from_bytes(bytes))
+    }
+
     /// This node's id.
     pub fn node(&self) -> NodeId {
         self.shared.mesh.node()
@@ -147,9 +136,14 @@ impl Actors {
     pub async fn look_after(&self) {
         while !self.shared.mesh.is_closed() {
             tokio::time::sleep(SWEEP).await;
-            self.shared.table.sweep();
+            self.release(self.shared.table.sweep());
         }
         self.close();
+    }
+
+    fn release(&self, released: impl IntoIterator<Item = (String, ActorId)>) {
+        let Some(directory) = self.shared.directory.get() else { return };
+        released.into_iter().for_each(|(name, actor)| directory.release(name, actor));
     }
 
     /// Hosts nothing any more, and lets the actors go.
@@ -170,7 +164,7 @@ impl Actors {
         addr: Addr<A>,
     ) -> Result<RemoteAddr<A>, RegisterError> {
         let name = name.into();
-        let hosted = match self.shared.table.name(&name, addr)? {
+        let hosted = match self.shared.table.name(&name, addr, None)? {
             Ok(hosted) => hosted,
             Err(Taken) => return Err(RegisterError::NameTaken { name, node: self.node() }),
         };
@@ -181,16 +175,37 @@ impl Actors {
         Ok(RemoteAddr::local(self, Some(name), &hosted))
     }
 
+    /// The directory, if the mesh has nodes that may lead.
+    fn directory(&self) -> Option<&Arc<dyn Directory>> {
+        self.shared.directory.get().filter(|directory| directory.is_there())
+    }
+
+    /// Asks whoever leads.
+    ///
+    /// # Errors
+    /// Why there is no answer. The question may have been heard.
+    pub async fn ask_directory(&self, question: Ask) -> Result<Answer, String> {
+        match self.directory() {
+            Some(directory) => directory.ask(self, question).await,
+            None => Err("the mesh has no scheduler: start one with `node --role scheduler`".to_owned()),
+        }
+    }
+
     async fn claim(&self, name: &str, hosted: &Hosted) -> Result<(), RegisterError> {
-        let taken_by = |node| RegisterError::NameTaken { name: name.to_owned(), node };
-        if let Some(directory) = self.shared.directory.get() {
-            let claimed = directory.claim(name.to_owned(), hosted.id, hosted.type_name).await;
-            return claimed
-                .map_err(|problem| RegisterError::NotKnown { name: name.to_owned(), problem })?
-                .map_err(taken_by);
+        let taken_by = |node| Err(RegisterError::NameTaken { name: name.to_owned(), node });
+        let not_known = |problem| Err(RegisterError::NotKnown { name: name.to_owned(), problem });
+        if let Some(directory) = self.directory() {
+            let (actor, type_name) = (hosted.id, hosted.type_name.to_owned());
+            let claim = Ask::Claim { name: name.to_owned(), actor, type_name };
+            return match directory.ask(self, claim).await {
+                Ok(Answer::Done) => Ok(()),
+                Ok(Answer::Taken(node)) => taken_by(node),
+                Ok(Answer::Problem(problem)) | Err(problem) => not_known(problem),
+                Ok(other) => not_known(format!("the scheduler's node answers {other:?}")),
+            };
         }
         match self.ask_for(name).await {
-            Ok(holder) => Err(taken_by(holder.node)),
+            Ok(holder) => taken_by(holder.node),
             // A node that does not answer holds nothing that could be reached.
             Err(_) => Ok(()),
         }
@@ -200,9 +215,7 @@ impl Actors {
     pub fn unregister(&self, name: &str) -> bool {
         let Some(hosted) = self.shared.table.named(name) else { return false };
         self.shared.table.remove(hosted.id);
-        if let Some(directory) = self.shared.directory.get() {
-            directory.release(name.to_owned(), hosted.id);
-        }
+        self.release([(name.to_owned(), hosted.id)]);
         true
     }
 
@@ -235,7 +248,12 @@ impl Actors {
         if holder.type_name != wanted {
             return Err(RemoteError::WrongActor { name, held: holder.type_name, wanted: wanted.to_owned() });
         }
-        Ok(RemoteAddr::new(self, Some(name), holder.node, holder.actor))
+        Ok(self.address(name, &holder))
+    }
+
+    /// The address of the holder of a name.
+    pub fn address<A: Actor>(&self, name: String, holder: &Holder) -> RemoteAddr<A> {
+        RemoteAddr::new(self, Some(name), holder.node, holder.actor)
     }
 
     /// Who holds a name.
@@ -249,12 +267,17 @@ impl Actors {
         if let Some(hosted) = self.shared.table.named(name) {
             return Ok(self.holder(hosted.held(), self.node()));
         }
-        if let Some(directory) = self.shared.directory.get()
-            && let Ok(found) = directory.find(name.to_owned()).await
-        {
-            return found.ok_or_else(|| RemoteError::NotHeld { name: name.to_owned(), problem: None });
+        let Some(directory) = self.directory() else { return self.ask_for(name).await };
+        match directory.ask(self, Ask::Find(name.to_owned())).await {
+            Ok(Answer::Held(Some(holder))) => Ok(holder),
+            Ok(Answer::Held(None)) => Err(RemoteError::NotHeld { name: name.to_owned(), problem: None }),
+            Ok(Answer::GivenUp(problem)) => Err(RemoteError::GivenUp { name: name.to_owned(), problem }),
+            // While nobody leads, those who hold names are still there.
+            answer => {
+                tracing::debug!(name, ?answer, "the nodes are asked, since whoever leads does not say");
+                self.ask_for(name).await
+            }
         }
-        self.ask_for(name).await
     }
 
     fn holder(&self, held: Held, node: NodeId) -> Holder {
@@ -263,7 +286,7 @@ impl Actors {
 
     /// Asks the nodes who holds a name. The first that says that it does is believed.
     async fn ask_for(&self, name: &str) -> Result<Holder, RemoteError> {
-        let ask = |node| self.question::<Option<Held>>(node, Question::WhoIs, name);
+        let ask = |node| self.question::<Option<Held>>(node, move |ask| ToHost::WhoIs { ask, name });
         let mut problem = None;
         let mut asked = futures::stream::iter(self.others()).map(ask).buffer_unordered(ASKED_AT_ONCE);
         while let Some((node, answer)) = asked.next().await {
@@ -280,7 +303,7 @@ impl Actors {
     pub(crate) async fn members(&self, group: &str) -> Vec<Holder> {
         let here = self.shared.table.group(group).into_iter().map(|hosted| self.holder(hosted.held(), self.node()));
         let mut members: Vec<Holder> = here.collect();
-        let ask = |node| self.question::<Vec<Held>>(node, Question::Group, group);
+        let ask = |node| self.question::<Vec<Held>>(node, move |ask| ToHost::Group { ask, name: group });
         let mut asked = futures::stream::iter(self.others()).map(ask).buffer_unordered(ASKED_AT_ONCE);
         while let Some((node, answer)) = asked.next().await {
             match answer {
@@ -292,19 +315,15 @@ impl Actors {
         members
     }
 
-    /// Asks a node for something that goes by this name.
-    async fn question<T: DeserializeOwned>(
+    /// Asks a node something.
+    pub(crate) async fn question<'a, T: DeserializeOwned>(
         &self,
         node: NodeId,
-        question: Question,
-        name: &str,
+        item: impl FnOnce(u32) -> ToHost<'a>,
     ) -> (NodeId, Result<T, String>) {
         // Held until the answer is there, as the link is.
         let peer = self.peer(node);
-        let asked = peer.question(|ask| match question {
-            Question::WhoIs => ToHost::WhoIs { ask, name },
-            Question::Group => ToHost::Group { ask, name },
-        });
+        let asked = peer.question(item);
         let answered = async {
             let Ok(answer) = asked.map_err(|Lost(reason)| reason.to_string())?.await else {
                 return Err(peer
@@ -319,7 +338,7 @@ impl Actors {
     }
 
     /// The other nodes that may host actors.
-    fn others(&self) -> Vec<NodeId> {
+    pub(crate) fn others(&self) -> Vec<NodeId> {
         let members = self.shared.mesh.members();
         let others = members.iter().filter(|member| member.info.role != Role::Client && member.node != self.node());
         others.map(|member| member.node).collect()
@@ -337,11 +356,19 @@ impl Actors {
         self.shared.table.group(group)
     }
 
+    pub(crate) fn table(&self) -> &Table {
+        &self.shared.table
+    }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.shared.snapshots
+    }
+
     fn peers(&self) -> MutexGuard<'_, HashMap<NodeId, Weak<Peer>>> {
         self.shared.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn peer(&self, node: NodeId) -> Arc<Peer> {
+    pub(crate) fn peer(&self, node: NodeId) -> Arc<Peer> {
         let mut peers = self.peers();
         if let Some(peer) = peers.get(&node).and_then(Weak::upgrade).filter(|peer| peer.is_usable()) {
             return peer;

@@ -99,6 +99,14 @@ pub enum RemoteError {
         /// What kept some nodes from being asked, if anything did.
         problem: Option<String>,
     },
+    /// The actor of this name was spawned, and is not made anew. Who spawns it again gets another.
+    #[error("the actor {name} was given up: {problem}")]
+    GivenUp {
+        /// The name.
+        name: String,
+        /// Why.
+        problem: String,
+    },
     /// The name is held by an actor of another type.
     #[error("the name {name} is held by an actor of type {held}, not {wanted}")]
     WrongActor {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Addr, Context};
+use starling_core::directory::{HeldName, Incarnation};
 use tokio::sync::{Semaphore, watch};
 
 use crate::error::RegisterError;
@@ -25,6 +26,12 @@ pub(crate) struct Hosted {
     /// Whether it is not hosted any more.
     pub(crate) is_gone: watch::Sender<bool>,
     is_gone_now: AtomicBool,
+    /// The name that it holds.
+    name: Option<String>,
+    /// The spec's id and which making, of an actor that the cluster has made.
+    spawned: Option<(u64, Incarnation)>,
+    /// Whether it does not answer because nobody confirms that the name is its.
+    is_suspended: AtomicBool,
 }
 
 /// What is on its way to an actor from its own node.
@@ -52,7 +59,11 @@ impl Flow for LocalFlow {
 }
 
 impl Hosted {
-    fn new<A: Actor<Context = Context<A>>>(addr: Addr<A>) -> Result<Hosted, RegisterError> {
+    fn new<A: Actor<Context = Context<A>>>(
+        addr: Addr<A>,
+        name: Option<&str>,
+        spawned: Option<(u64, Incarnation)>,
+    ) -> Result<Hosted, RegisterError> {
         let handlings = Handlings::of(TypeId::of::<A>());
         if handlings.any().is_none() {
             return Err(RegisterError::TakesNothing(type_name::<A>()));
@@ -70,12 +81,15 @@ impl Hosted {
             is_connected: Box::new(move || weak.upgrade().is_some_and(|addr| addr.connected())),
             is_gone: watch::Sender::new(false),
             is_gone_now: AtomicBool::new(false),
+            name: name.map(str::to_owned),
+            spawned,
+            is_suspended: AtomicBool::new(false),
         })
     }
 
     /// Whether messages reach it.
     pub(crate) fn is_here(&self) -> bool {
-        !self.is_gone_now.load(Ordering::Acquire)
+        !self.is_gone_now.load(Ordering::Acquire) && !self.is_suspended.load(Ordering::Acquire)
     }
 
     pub(crate) fn held(&self) -> Held {
@@ -107,9 +121,10 @@ impl Table {
         &self,
         name: &str,
         addr: Addr<A>,
+        spawned: Option<(u64, Incarnation)>,
     ) -> Result<Result<Arc<Hosted>, Taken>, RegisterError> {
         check_name(name)?;
-        let hosted = Arc::new(Hosted::new(addr)?);
+        let hosted = Arc::new(Hosted::new(addr, Some(name), spawned)?);
         let mut inner = self.lock();
         if inner.names.get(name).is_some_and(|id| inner.by_id.contains_key(id)) {
             return Ok(Err(Taken));
@@ -126,7 +141,7 @@ impl Table {
         addr: Addr<A>,
     ) -> Result<Arc<Hosted>, RegisterError> {
         check_name(group)?;
-        let hosted = Arc::new(Hosted::new(addr)?);
+        let hosted = Arc::new(Hosted::new(addr, None, None)?);
         let mut inner = self.lock();
         inner.groups.entry(group.to_owned()).or_default().push(hosted.id);
         inner.by_id.insert(hosted.id, hosted.clone());
@@ -139,7 +154,26 @@ impl Table {
 
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Hosted>> {
         let inner = self.lock();
-        inner.names.get(name).and_then(|id| inner.by_id.get(id)).cloned()
+        inner.names.get(name).and_then(|id| inner.by_id.get(id)).filter(|hosted| hosted.is_here()).cloned()
+    }
+
+    /// All that hold names, also those that do not answer at the moment.
+    pub(crate) fn holders(&self) -> Vec<HeldName> {
+        let inner = self.lock();
+        let hosted = inner.names.values().filter_map(|id| inner.by_id.get(id));
+        let holders = hosted.filter_map(|hosted| {
+            let (name, type_name) = (hosted.name.clone()?, hosted.type_name.to_owned());
+            Some(HeldName { name, actor: hosted.id, type_name, spawned: hosted.spawned })
+        });
+        holders.collect()
+    }
+
+    /// Has those that hold names answer no messages, or do so again.
+    pub(crate) fn suspend(&self, is_suspended: bool) {
+        let inner = self.lock();
+        for hosted in inner.names.values().filter_map(|id| inner.by_id.get(id)) {
+            hosted.is_suspended.store(is_suspended, Ordering::Release);
+        }
     }
 
     pub(crate) fn group(&self, group: &str) -> Vec<Arc<Hosted>> {
@@ -164,13 +198,18 @@ impl Table {
         }
     }
 
-    /// Finds the actors that have ended. actix tells nobody when an actor ends.
-    pub(crate) fn sweep(&self) {
+    /// Finds the actors that have ended; gives the names of those that were registered. actix tells nobody when an actor ends.
+    pub(crate) fn sweep(&self) -> Vec<(String, ActorId)> {
         let hosted: Vec<Arc<Hosted>> = self.lock().by_id.values().cloned().collect();
+        let mut released = Vec::new();
         for ended in hosted.iter().filter(|hosted| !(hosted.is_connected)()) {
             tracing::debug!(actor = ended.type_name, "an actor that others may send to has ended");
             self.remove(ended.id);
+            if let (Some(name), None) = (&ended.name, ended.spawned) {
+                released.push((name.clone(), ended.id));
+            }
         }
+        released
     }
 
     /// Hosts nothing any more.

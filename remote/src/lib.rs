@@ -24,17 +24,20 @@ mod pace;
 mod peer;
 mod receipt;
 mod serve;
+mod spawned;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub use actors::{Actors, Directory, Holder, TaskHost};
+pub use actors::{Actors, Directory, TaskHost};
 pub use addr::{Asking, Ended, RemoteAddr};
 pub use error::{Refused, RegisterError, RemoteError};
 pub use group::{Broadcast, Group};
 pub use message::{Accepts, Delivered, Handling, MessageDef, RemoteMessage};
+pub use spawned::{SNAPSHOT_BYTES_MAX, SNAPSHOTS_BYTES_MAX, Snapshot};
+pub use starling_core::directory::Holder;
 pub use starling_macros::RemoteMessage;
-pub use wire::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+pub use wire::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX, Version};
 
 /// What generated code refers to.
 #[doc(hidden)]

@@ -135,7 +135,9 @@ impl Peer {
         if let Some(reason) = &state.lost {
             return Err(Lost(reason.clone()));
         }
-        if let Some(target) = state.by_actor.get(&actor).and_then(Weak::upgrade) {
+        let known = state.by_actor.get(&actor).and_then(Weak::upgrade);
+        // One that was gone may be back: an actor whose name was in doubt for a while.
+        if let Some(target) = known.filter(|target| !*target.is_gone.borrow()) {
             return Ok(target);
         }
         let target = Arc::new(Target {
@@ -152,6 +154,11 @@ impl Peer {
         // A closed link is told by the one who closes it.
         let _ = self.out.say(&ToHost::Bind { actor });
         Ok(target)
+    }
+
+    /// Waits until not so much waits for the link.
+    pub(crate) async fn room(&self) {
+        self.out.room().await;
     }
 
     /// Asks the node itself; the answer is what it says.

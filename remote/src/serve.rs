@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use starling_core::ids::NodeId;
@@ -245,6 +246,20 @@ impl Served {
                 check_name(name)?;
                 let members: Vec<_> = self.actors.group_here(name).iter().map(|hosted| hosted.held()).collect();
                 Reply::new(ask, self.out.clone(), None).send(&members);
+            }
+            ToHost::Keep { ask, name, version, state } => {
+                check_name(name)?;
+                let is_kept = self.actors.snapshots().put(name, version, Bytes::copy_from_slice(state));
+                Reply::new(ask, self.out.clone(), None).send(&is_kept);
+            }
+            ToHost::Kept { ask, name, spec } => {
+                check_name(name)?;
+                Reply::new(ask, self.out.clone(), None).send(&self.actors.snapshots().get(name, spec));
+            }
+            ToHost::Drop { ask, name, spec } => {
+                check_name(name)?;
+                self.actors.snapshots().remove(name, spec);
+                Reply::new(ask, self.out.clone(), None).send(&());
             }
         }
         Ok(())

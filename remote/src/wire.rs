@@ -2,6 +2,7 @@
 //! a sequence of items.
 
 use serde::{Deserialize, Serialize};
+use starling_core::directory::Incarnation;
 
 /// How many bytes a message, or its result, may have, encoded.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -52,6 +53,29 @@ pub(crate) enum ToHost<'a> {
     WhoIs { ask: u32, name: &'a str },
     /// Which actors of yours are in this group?
     Group { ask: u32, name: &'a str },
+    /// Keep this state of a spawned actor, unless you have a later one.
+    Keep {
+        ask: u32,
+        name: &'a str,
+        version: Version,
+        #[serde(with = "serde_bytes_ref")]
+        state: &'a [u8],
+    },
+    /// Which state have you of this actor, of this spec or of any?
+    Kept { ask: u32, name: &'a str, spec: Option<u64> },
+    /// Keep no state of this actor, of this spec.
+    Drop { ask: u32, name: &'a str, spec: u64 },
+}
+
+/// Which state of an actor. A later one of the same spec is greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version {
+    /// Which spec.
+    pub spec: u64,
+    /// Which making of it.
+    pub incarnation: Incarnation,
+    /// Counted in that making.
+    pub number: u64,
 }
 
 /// From the side that hosts.

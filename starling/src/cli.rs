@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use starling_actors::{ClusterError, NodeError};
+use starling_actors::{ActorsError, ClusterError, NodeError};
 use starling_collections::files::FilesError;
 use starling_core::ids::{JobId, TaskId};
 use starling_core::record::ReadError;
@@ -17,6 +17,7 @@ use starling_runtime::store::MemoryConfigError;
 use starling_runtime::task::{ClientError, JsonCallError, JsonResultError};
 use tracing_subscriber::EnvFilter;
 
+mod actors;
 mod ask;
 mod config;
 mod connection;
@@ -66,6 +67,8 @@ enum Command {
     Submit(submit::SubmitOptions),
     /// List the jobs of a running cluster, and how far they are.
     Jobs(jobs::JobsOptions),
+    /// List the actors that hold names in a running cluster: their types, their nodes, and how they are.
+    Actors(actors::ActorsOptions),
     /// Print the results of a detached job of a running cluster as JSON.
     Result(jobs::ResultOptions),
     /// Keep a detached job of a running cluster and its results no longer; what of it still runs is cancelled.
@@ -130,6 +133,8 @@ enum CliError {
     #[error(transparent)]
     Client(Box<ClientError>),
     #[error(transparent)]
+    Actors(#[from] ActorsError),
+    #[error(transparent)]
     Files(Box<FilesError>),
     #[error(transparent)]
     Call(#[from] JsonCallError),
@@ -177,6 +182,7 @@ impl CliError {
             | CliError::Node(_)
             | CliError::Cluster(_)
             | CliError::Client(_)
+            | CliError::Actors(_)
             | CliError::Files(_)
             | CliError::Result(_)
             | CliError::Interrupted
@@ -227,6 +233,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Retire(options)) => ask::retire(&options),
         Some(Command::Submit(options)) => submit::submit(&options),
         Some(Command::Jobs(options)) => jobs::jobs(&options),
+        Some(Command::Actors(options)) => actors::actors(&options),
         Some(Command::Result(options)) => jobs::result(&options),
         Some(Command::Forget(options)) => jobs::forget(&options),
         Some(Command::Status(options)) => status::status(&options),

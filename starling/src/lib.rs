@@ -53,6 +53,14 @@ pub use starling_actors::{
     Stopped, TaskRecording, TaskStream, coordination,
 };
 
+pub use starling_actors::{
+    ActorEnv, ActorState, ActorStatus, ActorsError, BoxError, Placement, RemoteActor, Restart, Snapshot, SpawnError,
+    Spawning,
+};
+#[doc(hidden)]
+pub mod __spawn {
+    pub use starling_actors::ActorDef;
+}
 /// The actor framework whose actors [`RemoteAddr`] reaches on other nodes.
 pub use actix;
 pub use starling_collections::{Bag, BagError, bag, csv, files, stackexchange};
@@ -65,7 +73,7 @@ pub use starling_core::ids::JobId;
 pub use starling_core::query::{NbytesOf, WorkerReport};
 pub use starling_core::task_stream::{StreamPage, StreamWorker, TaskOutcome, TaskRecord};
 pub use starling_core::wire::JobSummary;
-pub use starling_macros::task;
+pub use starling_macros::{actor, task};
 /// Everything about remote actors.
 pub use starling_remote as remote;
 #[doc(hidden)]

@@ -100,7 +100,9 @@ async fn connect(
         match way.leaders.open(&way.mesh, &hello, TRY.min(deadline.saturating_duration_since(asked_at))).await {
             Ok(Some((link, Welcome::Session { term }))) => return Ok(Opened { link, term, asked_at }),
             Ok(Some((_, Welcome::Refused(refusal)))) => why = refusal.to_string(),
-            Ok(Some((_, Welcome::Client { .. } | Welcome::Worker { .. }))) => why = "it took it for another".to_owned(),
+            Ok(Some((_, Welcome::Client { .. } | Welcome::Worker { .. } | Welcome::Directory { .. }))) => {
+                why = "it took it for another".to_owned()
+            }
             Ok(None) => {}
             Err(error) => why = error.to_string(),
         }

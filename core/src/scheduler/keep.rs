@@ -240,7 +240,12 @@ impl Scheduler {
     /// A quorum has taken an entry into the ledger.
     pub(super) fn on_logged(&mut self, entry: &Entry, effects: &mut Effects) {
         match entry {
-            Entry::Founded(_) | Entry::JobsBelow(_) | Entry::Coordinate(_) => {}
+            // Those are others'.
+            Entry::Founded(_)
+            | Entry::JobsBelow(_)
+            | Entry::Coordinate(_)
+            | Entry::Actor(_)
+            | Entry::ForgetActor(_) => {}
             Entry::Keep(kept) => {
                 self.kept_is_logged(&kept.name);
                 self.answer_asked(&kept.name, false, "", effects);
@@ -255,7 +260,7 @@ impl Scheduler {
     /// An entry could not be taken into the ledger, or it is not known whether it was.
     pub(super) fn on_not_logged(&mut self, entry: &Entry, problem: &str, effects: &mut Effects) {
         match entry {
-            Entry::Founded(_) | Entry::Coordinate(_) => {}
+            Entry::Founded(_) | Entry::Coordinate(_) | Entry::Actor(_) | Entry::ForgetActor(_) => {}
             // The next job asks again.
             Entry::JobsBelow(_) => {
                 self.keeping.reserved = self.keeping.reserved.map(|reserved| reserved.saturating_sub(JOBS_RESERVED));

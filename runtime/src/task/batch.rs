@@ -32,15 +32,15 @@ static BATCH: TaskDef = TaskDef {
 
 inventory::submit! { Linked(&BATCH) }
 
+/// Calls of many calls each, and the functions that these are of.
+pub type Batches<R> = (Vec<Call<Vec<R>>>, Vec<&'static TaskDef>);
+
 /// The calls, `batch_size` at a time in one call, in their order; and the functions that they are of. A batch is treated as its
 /// first call says: priority, retries, timeout and requirements are the batch's.
 ///
 /// # Errors
 /// What is wrong with the first call that cannot be submitted.
-pub fn batches<R>(
-    calls: impl IntoIterator<Item = Call<R>>,
-    batch_size: usize,
-) -> Result<(Vec<Call<Vec<R>>>, Vec<&'static TaskDef>), ClientError> {
+pub fn batches<R>(calls: impl IntoIterator<Item = Call<R>>, batch_size: usize) -> Result<Batches<R>, ClientError> {
     let mut defs: Vec<&'static TaskDef> = Vec::new();
     let mut batches = Vec::new();
     let mut calls = calls.into_iter().map(Call::into_parts).peekable();

@@ -16,7 +16,7 @@ pub mod items;
 mod json;
 
 pub use args::{Arg, ArgList, Extract, ExtractList, ExtractListShared, ExtractPlain, Input, IntoArg, TaskArgs};
-pub use batch::batches;
+pub use batch::{Batches, batches};
 pub use call::{Call, CallParts, TaskResult};
 pub use completed::{AsCompleted, Wait, Waited, as_completed, wait};
 pub use delayed::{Delayed, DelayedNode, GraphClient};

@@ -87,19 +87,20 @@ async fn what_a_restart_forgets_is_neither_said_again_nor_an_argument() {
         let cluster = cluster.clone();
         async move { cluster.restart().await }
     });
-    let token = loop {
-        let mut state = client.lock();
-        let asked = state.queue.iter().find_map(|queued| match queued {
+    let asked = || {
+        client.lock().queue.iter().find_map(|queued| match queued {
             Queued::Message(FromClient::WhoHas { token, .. }) => Some(*token),
             _ => None,
-        });
-        if let Some(token) = asked {
-            assert!(matches!(state.queue.pop_front(), Some(Queued::Message(FromClient::CancelJob { job: JOB }))));
-            break token;
-        }
-        drop(state);
-        tokio::task::yield_now().await;
+        })
     };
+    let token = loop {
+        match asked() {
+            Some(token) => break token,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    let first = client.lock().queue.pop_front();
+    assert!(matches!(first, Some(Queued::Message(FromClient::CancelJob { job: JOB }))));
     assert_eq!(released(&client), [futures[0].task(), futures[1].task()]);
     client.handle(vec![ToClient::WhoHas { token, holders: Vec::new() }, inline(futures[1].task(), 9)]);
     restarting.await.unwrap().unwrap();

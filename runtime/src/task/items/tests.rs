@@ -296,11 +296,11 @@ fn what_a_closure_lends_of_a_text_reaches_the_next_step_and_the_counts() {
         (of(step.resolve().unwrap()).expect("the function has this step").open)(&step.captures, next).unwrap()
     };
     let chain = |end: Box<dyn RawSink>| {
-        let end = (not_empty.resolve().unwrap().filter.as_ref().unwrap().encode)(end);
+        let end = not_empty.resolve().unwrap().filter.as_ref().unwrap().gives.encode(end);
         let filter = through(&not_empty, |fns| fns.filter.as_ref(), end);
         let words = through(&words, |fns| fns.flat_map.as_ref(), filter);
         let trimmed_first = through(&trimmed, |fns| fns.map.as_ref(), words);
-        trimmed.resolve().unwrap().decode.unwrap()(trimmed_first).unwrap()
+        trimmed.resolve().unwrap().takes.unwrap().decode(trimmed_first).unwrap()
     };
     let mut collected = chain(Box::new(Collect::new(9)));
     collected.push_line(" a  b c ").unwrap();
@@ -349,8 +349,8 @@ fn a_closure_that_lends_a_part_is_a_task_of_its_own_too() {
 fn a_text_for_a_step_that_takes_none_is_an_error() {
     let next = task!(|n: &u64| n + 1).reference().unwrap();
     let through = next.resolve().unwrap().map.as_ref().unwrap();
-    let typed = (through.open)(&next.captures, (through.encode)(Box::<Count>::default())).unwrap();
-    let mut head = next.resolve().unwrap().decode.unwrap()(typed).unwrap();
+    let typed = (through.open)(&next.captures, through.gives.encode(Box::<Count>::default())).unwrap();
+    let mut head = next.resolve().unwrap().takes.unwrap().decode(typed).unwrap();
     let Err(Stop::Failed(cause)) = head.push_line("1") else { panic!("a line is no number") };
     assert!(cause.to_string().contains("a step gives alloc::string::String, but the next one takes u64"), "{cause}");
 }
