@@ -122,7 +122,10 @@ fn what_is_no_record_is_neither_replayed_nor_replaced() {
     assert!(error.contains("notes: this is no recording of a scheduler"), "{error}");
 
     let listen = ["--insecure", "--role", "scheduler", "--listen", "/ip4/127.0.0.1/tcp/0", "--record"];
-    let output = Command::new(NODE).args(listen).arg(&file).output().unwrap();
+    let mut command = Command::new(NODE);
+    // What an earlier version has left in the default place is not this test's.
+    command.env("HOME", folder.path()).env_remove("XDG_STATE_HOME").env_remove("XDG_CONFIG_HOME");
+    let output = command.args(listen).arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("notes exists and is no recording, so it is not replaced"), "{error}");
