@@ -8,6 +8,8 @@
 
 #![allow(clippy::print_stdout, reason = "what the example shows is its output")]
 
+use std::time::Duration;
+
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,7 @@ impl RemoteActor for Record {
 
 impl Snapshot for Record {
     type State = (u64, u64);
+    const EVERY: Duration = Duration::from_secs(1);
 
     fn snapshot(&self) -> (u64, u64) {
         (self.number, self.steps)

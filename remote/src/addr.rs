@@ -167,10 +167,7 @@ impl<A: Actor> RemoteAddr<A> {
         match &route {
             Route::Here(hosted) => {
                 let hosted = hosted.upgrade().filter(|hosted| hosted.is_here()).ok_or_else(|| self.inner.stopped())?;
-                // Never closed.
-                if let Ok(permit) = hosted.local.room.acquire().await {
-                    permit.forget();
-                }
+                hosted.local.take().await;
                 self.hand_over(&hosted, message);
                 Ok(())
             }
@@ -209,9 +206,8 @@ impl<A: Actor> RemoteAddr<A> {
                 let Some(hosted) = hosted.upgrade().filter(|hosted| hosted.is_here()) else {
                     return Err(Refused { message, error: self.inner.stopped() });
                 };
-                match hosted.local.room.try_acquire() {
-                    Ok(permit) => permit.forget(),
-                    Err(_) => return Err(Refused { message, error: self.inner.full() }),
+                if !hosted.local.try_take() {
+                    return Err(Refused { message, error: self.inner.full() });
                 }
                 self.hand_over(&hosted, message);
                 Ok(())
@@ -240,8 +236,7 @@ impl<A: Actor> RemoteAddr<A> {
         match &route {
             Route::Here(hosted) => {
                 if let Some(hosted) = hosted.upgrade() {
-                    // All of it is free only when nothing is on its way. Never closed.
-                    drop(hosted.local.room.acquire_many(WINDOW).await);
+                    hosted.local.flush().await;
                 }
             }
             Route::There(target) => {
@@ -360,10 +355,7 @@ impl<A: Actor> RemoteAddr<A> {
         match &route {
             Route::Here(hosted) => {
                 let hosted = hosted.upgrade().filter(|hosted| hosted.is_here()).ok_or_else(|| self.inner.stopped())?;
-                // Never closed.
-                if let Ok(permit) = hosted.local.room.acquire().await {
-                    permit.forget();
-                }
+                hosted.local.take().await;
                 let Some(message) = message.take() else { return Err(self.inner.stopped()) };
                 let (result, waiting) = oneshot::channel();
                 let receipt = Receipt::new(hosted.local.clone());

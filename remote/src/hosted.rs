@@ -2,12 +2,12 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Addr, Context};
 use starling_core::directory::{HeldName, Incarnation};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::error::RegisterError;
 use crate::message::Handlings;
@@ -36,25 +36,95 @@ pub(crate) struct Hosted {
 
 /// What is on its way to an actor from its own node.
 pub(crate) struct LocalFlow {
-    pub(crate) room: Semaphore,
+    room: Semaphore,
+    /// How many messages were sent, and how many of them are on their way no more.
+    sent: AtomicU64,
+    settled: AtomicU64,
+    /// How many wait until all of them are.
+    waiting: AtomicU32,
+    all_settled: Notify,
     dropped: Mutex<u64>,
 }
 
+/// How many messages are settled before their places are given back: threads that do so for each of them wait for each other.
+const GIVEN_BACK: u64 = 64;
+
 impl LocalFlow {
+    fn new() -> LocalFlow {
+        LocalFlow {
+            room: Semaphore::new(WINDOW as usize),
+            sent: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            all_settled: Notify::new(),
+            dropped: Mutex::new(0),
+        }
+    }
+
+    /// Takes a place in the window, once there is one.
+    pub(crate) async fn take(&self) {
+        // Never closed.
+        if let Ok(permit) = self.room.acquire().await {
+            permit.forget();
+            self.sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a place in the window, if there is one.
+    pub(crate) fn try_take(&self) -> bool {
+        let Ok(permit) = self.room.try_acquire() else { return false };
+        permit.forget();
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn settle(&self) {
+        let settled = self.settled.fetch_add(1, Ordering::SeqCst) + 1;
+        if settled.is_multiple_of(GIVEN_BACK) {
+            self.room.add_permits(GIVEN_BACK as usize);
+        }
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.all_settled.notify_waiters();
+        }
+    }
+
+    /// Waits until all that was sent before is on its way no more.
+    pub(crate) async fn flush(&self) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(&self.waiting);
+        loop {
+            let changed = self.all_settled.notified();
+            if self.settled.load(Ordering::SeqCst) >= sent {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// How many messages were not handled since this was last asked.
     pub(crate) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
+/// Somebody waits until this is dropped.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Flow for LocalFlow {
     fn handled(&self) {
-        self.room.add_permits(1);
+        self.settle();
     }
 
     fn dropped(&self) {
         *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.room.add_permits(1);
+        self.settle();
     }
 }
 
@@ -77,7 +147,7 @@ impl Hosted {
             type_name: type_name::<A>(),
             addr: Box::new(addr),
             handlings,
-            local: Arc::new(LocalFlow { room: Semaphore::new(WINDOW as usize), dropped: Mutex::new(0) }),
+            local: Arc::new(LocalFlow::new()),
             is_connected: Box::new(move || weak.upgrade().is_some_and(|addr| addr.connected())),
             is_gone: watch::Sender::new(false),
             is_gone_now: AtomicBool::new(false),
