@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use starling_actors::Cluster;
 
 // The server that tables are tested with: not all that it can do is asked of it here.
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 #[path = "../../frame/files/tests/server.rs"]
 mod server;
 
