@@ -13,9 +13,9 @@ use starling_runtime::mesh::Link;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::desk::next_messages;
 use crate::host::Vital;
 use crate::link::{MessageReceiver, Outbox, Welcome, encode_one};
-use crate::node::next_messages;
 
 /// How many lists of entries wait for the quorum. An actor of this system has its own limits on how many it asks for.
 const UNLOGGED_MAX: usize = 65_536;

@@ -18,9 +18,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use crate::desk::next_messages;
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Outbox, Welcome};
-use crate::node::next_messages;
 use crate::spawning::Spawner;
 
 /// For how long a node's actors answer under their names without a link. Less than the directory's grace.

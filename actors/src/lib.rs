@@ -9,6 +9,7 @@ mod cluster;
 mod connect;
 pub mod coordination;
 mod data_dir;
+mod desk;
 mod directory_actor;
 mod directory_link;
 mod host;

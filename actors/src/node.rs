@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context};
-use bytes::Bytes;
 use starling_core::directory::NodeInfo;
-use starling_core::ids::{NodeId, TaskId, Term};
+use starling_core::ids::{NodeId, TaskId};
 use starling_core::scheduler;
 use starling_core::spec::Resources;
 use starling_core::wire::WorkerInfo;
@@ -17,40 +16,38 @@ use starling_remote::{Actors, RegisterError, RemoteAddr, RemoteError, TaskHost};
 use starling_runtime::executor::Executor;
 use starling_runtime::inbox::Inbox;
 use starling_runtime::memory;
-use starling_runtime::mesh::{
-    DownReason, Link, Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role,
-};
+use starling_runtime::mesh::{Member, MemberInfo, Mesh, MeshConfig, MeshError, MeshEvent, MeshLimits, Multiaddr, Role};
 use starling_runtime::recorder::{self, RecordError};
 use starling_runtime::secret::ClusterSecret;
 use starling_runtime::store::{MemoryConfig, Store, StoreStartError};
 use starling_runtime::task::Tasks;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::connect::Nested;
-use crate::coordination::{self, CoordinationActor};
+use crate::coordination::CoordinationActor;
 use crate::data_dir::{self, Claimed, DataDir, DataError};
-use crate::directory_actor::{self, DirectoryActor};
+use crate::desk::{Desk, Seat};
+use crate::directory_actor::DirectoryActor;
 use crate::directory_link::DirectoryLink;
 use crate::host::ActorHost;
-use crate::leaders::{self, Leaders};
-use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome, compare_kinds, encode_one};
+use crate::leaders::Leaders;
+use crate::link::{Hello, Refusal, encode_one};
 use crate::office::{Candidacy, Office};
-use crate::quorum_link;
 use crate::registry_actor::{self, LocationView, RegistryActor};
-use crate::scheduler_actor::{self, SchedulerActor};
+use crate::scheduler_actor::SchedulerActor;
 use crate::served::ServedStore;
 use crate::spawning::{ActorDef, Spawner};
-use crate::status::{self, NodeStatus};
+use crate::status::NodeStatus;
 use crate::worker_actor::{self, WorkerActor};
 use crate::worker_loop::WorkerLoop;
 
 /// How many inputs wait for an actor before its peers' streams stand still.
 const INBOX_FULL: usize = 4096;
 /// How many threads a worker may have.
-const NTHREADS_MAX: u32 = 4096;
+pub(crate) const NTHREADS_MAX: u32 = 4096;
 /// How long a worker looks for the scheduler of a mesh that it has joined before it says that there is none.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker that wants to leave waits for a scheduler to come back.
@@ -626,15 +623,6 @@ fn node_info(config: &NodeConfig) -> NodeInfo {
     NodeInfo { name: config.name.clone(), can_host, types: if can_host { ActorDef::types() } else { Vec::new() } }
 }
 
-/// Where peers of the scheduler are sent, on a node that may hold it.
-#[derive(Clone)]
-struct Seat {
-    inbox: Inbox<scheduler_actor::Input>,
-    coordination: Inbox<coordination::Input>,
-    /// In which term this node holds the scheduler, if it does.
-    term: watch::Receiver<Option<Term>>,
-}
-
 /// A node's or client's part in remote actors.
 pub(crate) fn remote_actors(mesh: &Mesh) -> Result<Actors, MeshError> {
     // Nothing but numbers.
@@ -739,160 +727,5 @@ async fn watch_faults(
         tracing::error!(actor = name, "an actor died by an internal fault");
         stop.send_replace(Some(Stopped::Fault(name)));
         mesh.close();
-    }
-}
-
-/// What a node answers to others with.
-#[derive(Clone)]
-struct Desk {
-    mesh: Mesh,
-    registry: Inbox<registry_actor::Input>,
-    leaders: Leaders,
-    candidacy: Option<Candidacy>,
-    seat: Option<Seat>,
-    /// The directory, on a node that may hold the scheduler.
-    directory: Option<Inbox<directory_actor::Input>>,
-    actors: Actors,
-    name: String,
-}
-
-impl Desk {
-    /// Takes what the mesh tells.
-    async fn watch(self, mut events: mpsc::Receiver<MeshEvent>) {
-        while let Some(event) = events.recv().await {
-            match event {
-                MeshEvent::MemberUp(member) => {
-                    tracing::info!(node = %member.node, name = %member.info.name, role = ?member.info.role, "member up");
-                    self.leaders.is_up(&member);
-                    if let Some(candidacy) = &self.candidacy {
-                        candidacy.tell_members();
-                    }
-                    if member.info.role != Role::Client {
-                        self.registry.push(registry_actor::Input::NodeUp(member.node));
-                    }
-                }
-                MeshEvent::MemberDown { node, reason } => {
-                    tracing::info!(%node, ?reason, "member down");
-                    self.leaders.is_down(node, reason);
-                    if let Some(candidacy) = &self.candidacy {
-                        candidacy.quorum.is_down(node);
-                        candidacy.tell_members();
-                    }
-                    self.registry.push(registry_actor::Input::NodeDown(node));
-                    if let Some(directory) = &self.directory {
-                        directory.push(directory_actor::Input::NodeDown { node });
-                    }
-                    if let Some(seat) = &self.seat {
-                        let has_left = reason == DownReason::Left;
-                        seat.inbox.push(scheduler_actor::Input::NodeDown { node, has_left });
-                        if has_left {
-                            seat.coordination.push(coordination::Input::NodeLeft(node));
-                        }
-                    }
-                }
-                MeshEvent::Link { link, hello } => drop(tokio::spawn(self.clone().accept(link, hello))),
-                MeshEvent::Refused { addr, refusal } => tracing::warn!(%addr, %refusal, "a peer was not admitted"),
-            }
-        }
-    }
-
-    /// Answers the hello of a link that another node, or this one, has opened, and serves it to its end.
-    async fn accept(self, link: Link, hello: Bytes) {
-        let in_office = self.seat.filter(|seat| seat.term.borrow().is_some());
-        let refusal = match (postcard::from_bytes::<Hello>(&hello), in_office) {
-            (Ok(Hello::Registry), _) => return registry_actor::serve(link, self.registry).await,
-            (Ok(Hello::Actors), _) => return self.actors.serve(link).await,
-            (Ok(Hello::Leads { term }), _) => return self.leaders.hear_from(&self.mesh, term, link.peer),
-            (Ok(Hello::Status), _) => {
-                let status = NodeStatus::gather(&self.mesh, &self.name, &self.leaders, self.candidacy.as_ref());
-                return status::answer(link, &status).await;
-            }
-            (Ok(Hello::Quorum), _)
-                if let Some(candidacy) = &self.candidacy
-                    && leaders::member_may_lead(&self.mesh, link.peer) =>
-            {
-                return quorum_link::serve(link, candidacy.quorum.clone()).await;
-            }
-            (Ok(Hello::Worker { info, kinds }), Some(scheduler)) => {
-                if info.node != link.peer {
-                    Refusal::BadHello
-                } else if let Err(refusal) = compare_kinds(&kinds, &Tasks::linked().infos()) {
-                    refusal
-                } else {
-                    return serve_worker(link, info, scheduler.inbox).await;
-                }
-            }
-            (Ok(Hello::Client { name }), Some(scheduler)) => return serve_client(link, name, scheduler.inbox).await,
-            (Ok(Hello::Session { session, is_new }), Some(scheduler)) => {
-                return coordination::serve(link, session, is_new, scheduler.coordination).await;
-            }
-            (Ok(Hello::Directory), Some(_)) if let Some(directory) = self.directory => {
-                return directory_actor::serve(link, directory).await;
-            }
-            (Ok(_), _) => {
-                let leader = self.candidacy.and_then(|candidacy| candidacy.leader()).or_else(|| self.leaders.known());
-                Refusal::NotScheduler { leader: leader.filter(|(_, node)| *node != self.mesh.node()) }
-            }
-            (Err(_), _) => Refusal::BadHello,
-        };
-        match &refusal {
-            Refusal::NotScheduler { .. } => tracing::debug!(peer = %link.peer, "sent on to the scheduler"),
-            refusal => tracing::warn!(peer = %link.peer, %refusal, "refused a link"),
-        }
-        if let Ok(frame) = encode_one(&Welcome::Refused(refusal)) {
-            // The peer may have gone meanwhile.
-            let _ = link.tx.send(frame).await;
-        }
-    }
-}
-
-async fn serve_worker(link: Link, mut info: WorkerInfo, inbox: Inbox<scheduler_actor::Input>) {
-    use scheduler_actor::Input;
-    info.nthreads = info.nthreads.clamp(1, NTHREADS_MAX);
-    let outbox = Outbox::new();
-    let (welcome, worker) = oneshot::channel();
-    inbox.extend_when_free([Input::WorkerLink { info, outbox: outbox.clone(), welcome }]).await;
-    let Ok((worker, term)) = worker.await else { return };
-    let Ok(frame) = encode_one(&Welcome::Worker { worker, term }) else { return };
-    if link.tx.send(frame).await.is_ok() {
-        outbox.start(link.tx, term);
-        let mut messages = MessageReceiver::new(link.rx, term);
-        while let Some(messages) = next_messages(&mut messages, link.peer).await {
-            inbox.extend_when_free([Input::FromWorker { worker, messages }]).await;
-        }
-    }
-    inbox.push(Input::WorkerLinkClosed { worker });
-}
-
-async fn serve_client(link: Link, name: String, inbox: Inbox<scheduler_actor::Input>) {
-    use scheduler_actor::Input;
-    let outbox = Outbox::new();
-    let (welcome, client) = oneshot::channel();
-    inbox.extend_when_free([Input::ClientLink { node: link.peer, outbox: outbox.clone(), welcome }]).await;
-    let Ok((client, term)) = client.await else { return };
-    tracing::info!(client = client.0, peer = %link.peer, name, "client connected");
-    let kinds = Tasks::linked().infos();
-    let Ok(frame) = encode_one(&Welcome::Client { client, term, kinds }) else { return };
-    if link.tx.send(frame).await.is_ok() {
-        outbox.start(link.tx, term);
-        let mut messages = MessageReceiver::new(link.rx, term);
-        while let Some(messages) = next_messages(&mut messages, link.peer).await {
-            inbox.extend_when_free([Input::FromClient { client, messages }]).await;
-        }
-    }
-    inbox.push(Input::ClientLinkClosed { client });
-}
-
-/// The next messages; `None` when the link is closed, or carries what is no message.
-pub(crate) async fn next_messages<M: serde::de::DeserializeOwned>(
-    messages: &mut MessageReceiver<M>,
-    peer: NodeId,
-) -> Option<Vec<M>> {
-    match messages.recv(peer).await {
-        Ok(messages) => messages,
-        Err(error) => {
-            tracing::warn!(%error, "a link is closed");
-            None
-        }
     }
 }

@@ -12,9 +12,10 @@ use starling_runtime::task::Tasks;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::desk::next_messages;
 use crate::leaders::Leaders;
 use crate::link::{Hello, MessageReceiver, Outbox, Refusal, Welcome};
-use crate::node::{NodeError, Stopped, join_any, next_messages};
+use crate::node::{NodeError, Stopped, join_any};
 use crate::worker_actor;
 
 /// How long a scheduler is looked for at a time, when one was lost.

@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper is the test's failure too")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use starling::mesh::{Multiaddr, parse_addr};
-use starling::{
-    ClientError, Cluster, ConnectOptions, FailureCause, Graph, JobSummary, Node, NodeConfig, NodeRole, key,
-};
+use starling::{ClientError, Cluster, FailureCause, Graph, JobSummary, Node, NodeRole, key};
 
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::{connect, eventually, in_time, node};
 
 /// The gates that are open.
 static OPEN: (Mutex<BTreeSet<u64>>, Condvar) = (Mutex::new(BTreeSet::new()), Condvar::new());
@@ -44,39 +42,6 @@ fn many(count: usize) -> Vec<u64> {
 #[starling::task]
 fn broken() -> Result<u64, String> {
     Err("broken".to_owned())
-}
-
-async fn in_time<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it ended in time")
-}
-
-/// Waits until it is so.
-async fn eventually<T, F: Future<Output = Option<T>>>(mut find: impl FnMut() -> F) -> T {
-    in_time(async {
-        loop {
-            if let Some(found) = find().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-}
-
-async fn node(role: NodeRole, name: &str, join: &[Multiaddr]) -> Node {
-    let config = NodeConfig {
-        name: name.to_owned(),
-        listen: vec![parse_addr("/ip4/127.0.0.1/tcp/0").unwrap()],
-        join: join.to_vec(),
-        nthreads: 2,
-        ..NodeConfig::new(role)
-    };
-    in_time(Node::start(config)).await.unwrap()
-}
-
-async fn connect(node: &Node) -> Cluster {
-    let options = ConnectOptions { insecure: true, name: Some("tests".to_owned()), ..ConnectOptions::default() };
-    in_time(Cluster::connect_any(&node.listen_addrs(), options)).await.unwrap()
 }
 
 /// A scheduler and a worker.

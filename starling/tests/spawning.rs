@@ -2,20 +2,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use starling::actix::{Actor, ActorContext, Addr, Arbiter, Context, Handler, Message, ResponseFuture};
 use starling::core::ids::NodeId;
-use starling::mesh::{Multiaddr, parse_addr};
 use starling::{
-    ActorEnv, ActorState, ActorStatus, ActorsError, BoxError, Cluster, ConnectOptions, Ended, Node, NodeConfig,
-    NodeRole, Placement, RegisterError, RemoteActor, RemoteError, RemoteMessage, Restart, Snapshot, SpawnError,
+    ActorEnv, ActorState, ActorStatus, ActorsError, BoxError, Cluster, Ended, Node, NodeRole, Placement, RegisterError,
+    RemoteActor, RemoteError, RemoteMessage, Restart, Snapshot, SpawnError,
 };
-use tokio::time::timeout;
 
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::{connect, eventually, in_time, node};
 
 /// Counts, and forgets what it counted when it is made anew.
 struct Counter {
@@ -186,34 +185,6 @@ fn own() -> Addr<Own> {
     Own::start_in_arbiter(&Arbiter::new().handle(), |_| Own(0))
 }
 
-async fn in_time<T>(what: impl IntoFuture<Output = T>) -> T {
-    timeout(PATIENCE, what.into_future()).await.expect("it ended in time")
-}
-
-/// Waits until it is so.
-async fn eventually<T, F: Future<Output = Option<T>>>(mut find: impl FnMut() -> F) -> T {
-    in_time(async {
-        loop {
-            if let Some(found) = find().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-}
-
-async fn node(role: NodeRole, name: &str, join: &[Multiaddr]) -> Node {
-    let config = NodeConfig {
-        name: name.to_owned(),
-        listen: vec![parse_addr("/ip4/127.0.0.1/tcp/0").unwrap()],
-        join: join.to_vec(),
-        nthreads: 1,
-        ..NodeConfig::new(role)
-    };
-    in_time(Node::start(config)).await.unwrap()
-}
-
 /// A scheduler, and nodes that run no tasks.
 async fn services(names: &[&str]) -> Vec<Node> {
     let mut nodes = vec![node(NodeRole::Scheduler, "scheduler", &[]).await];
@@ -222,11 +193,6 @@ async fn services(names: &[&str]) -> Vec<Node> {
         nodes.push(node(NodeRole::Service, name, &join).await);
     }
     nodes
-}
-
-async fn connect(node: &Node) -> Cluster {
-    let options = ConnectOptions { insecure: true, name: Some("tests".to_owned()), ..ConnectOptions::default() };
-    in_time(Cluster::connect_any(&node.listen_addrs(), options)).await.unwrap()
 }
 
 async fn status(node: &Node, name: &str) -> Option<ActorStatus> {

@@ -19,9 +19,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::desk::next_messages;
 use crate::host::Vital;
 use crate::link::{MessageReceiver, Outbox, Refusal, Welcome, encode_one};
-use crate::node::next_messages;
 
 /// How long it takes until what is agreed on is asked for again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
