@@ -33,7 +33,7 @@ pub(crate) async fn node(role: NodeRole, name: &str, join: &[Multiaddr]) -> Node
         name: name.to_owned(),
         listen: vec![parse_addr("/ip4/127.0.0.1/tcp/0").unwrap()],
         join: join.to_vec(),
-        nthreads: 1,
+        nthreads: 2,
         ..NodeConfig::new(role)
     };
     in_time(Node::start(config)).await.unwrap()
