@@ -36,7 +36,8 @@ pub(crate) struct Hosted {
 
 /// What is on its way to an actor from its own node.
 pub(crate) struct LocalFlow {
-    room: Semaphore,
+    /// Apart from the count of who holds this, which both sides write for each message.
+    room: Apart<Semaphore>,
     /// How many messages were sent, and how many of them are on their way no more. Senders write the one, the actor the other:
     /// each has a cache line to itself.
     sent: Apart<AtomicU64>,
@@ -44,7 +45,7 @@ pub(crate) struct LocalFlow {
     /// How many wait until all of them are.
     waiting: AtomicU32,
     all_settled: Notify,
-    dropped: Mutex<u64>,
+    dropped: AtomicU64,
 }
 
 /// What two threads write should not lie together. Two lines, since some processors fetch them in pairs.
@@ -57,19 +58,19 @@ const GIVEN_BACK: u64 = 64;
 impl LocalFlow {
     fn new() -> LocalFlow {
         LocalFlow {
-            room: Semaphore::new(WINDOW as usize),
+            room: Apart(Semaphore::new(WINDOW as usize)),
             sent: Apart(AtomicU64::new(0)),
             settled: Apart(AtomicU64::new(0)),
             waiting: AtomicU32::new(0),
             all_settled: Notify::new(),
-            dropped: Mutex::new(0),
+            dropped: AtomicU64::new(0),
         }
     }
 
     /// Takes a place in the window, once there is one.
     pub(crate) async fn take(&self) {
         // Never closed.
-        if let Ok(permit) = self.room.acquire().await {
+        if let Ok(permit) = self.room.0.acquire().await {
             permit.forget();
             self.sent.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -77,7 +78,7 @@ impl LocalFlow {
 
     /// Takes a place in the window, if there is one.
     pub(crate) fn try_take(&self) -> bool {
-        let Ok(permit) = self.room.try_acquire() else { return false };
+        let Ok(permit) = self.room.0.try_acquire() else { return false };
         permit.forget();
         self.sent.0.fetch_add(1, Ordering::Relaxed);
         true
@@ -86,7 +87,7 @@ impl LocalFlow {
     fn settle(&self) {
         let settled = self.settled.0.fetch_add(1, Ordering::SeqCst) + 1;
         if settled.is_multiple_of(GIVEN_BACK) {
-            self.room.add_permits(GIVEN_BACK as usize);
+            self.room.0.add_permits(GIVEN_BACK as usize);
         }
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.all_settled.notify_waiters();
@@ -109,7 +110,8 @@ impl LocalFlow {
 
     /// How many messages were not handled since this was last asked.
     pub(crate) fn take_dropped(&self) -> u64 {
-        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
+        // Asked for each message, and nearly always 0.
+        if self.dropped.load(Ordering::Acquire) == 0 { 0 } else { self.dropped.swap(0, Ordering::AcqRel) }
     }
 }
 
@@ -128,7 +130,7 @@ impl Flow for LocalFlow {
     }
 
     fn dropped(&self) {
-        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.dropped.fetch_add(1, Ordering::AcqRel);
         self.settle();
     }
 }
