@@ -377,7 +377,12 @@ impl<A: Actor> RemoteAddr<A> {
                     }
                 };
                 permit.forget();
-                let answer = target.peer().pace.wait(waiting).await.map_err(|_| self.inner.lost(target))?;
+                let Ok(answer) = target.peer().pace.wait(waiting).await else {
+                    if !target.peer().was_open() {
+                        *message = Some(taken);
+                    }
+                    return Err(self.inner.lost(target));
+                };
                 if answer == Err(NoReply::NoActor) {
                     *message = Some(taken);
                 }

@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) node: NodeId,
     /// How fast its actors answer.
     pub(crate) pace: Pace,
+    /// Whether the link was ever open: if not, nothing that was queued has left.
+    was_open: AtomicBool,
     out: Arc<Outgoing>,
     state: Mutex<State>,
 }
@@ -71,8 +73,13 @@ impl Peer {
     pub(crate) fn open(mesh: Mesh, node: NodeId, hello: Bytes) -> Arc<Peer> {
         let state =
             State { defined: Vec::new(), targets: Vec::new(), by_actor: HashMap::new(), asks: Slab::new(), lost: None };
-        let peer =
-            Arc::new(Peer { node, pace: Pace::default(), out: Arc::new(Outgoing::new()), state: Mutex::new(state) });
+        let peer = Arc::new(Peer {
+            node,
+            pace: Pace::default(),
+            was_open: AtomicBool::new(false),
+            out: Arc::new(Outgoing::new()),
+            state: Mutex::new(state),
+        });
         let (weak, out) = (Arc::downgrade(&peer), peer.out.clone());
         tokio::spawn(async move {
             let opened = mesh.open_link(node, hello).await;
@@ -80,6 +87,9 @@ impl Peer {
             drop(mesh);
             let reason = match opened {
                 Ok(link) => {
+                    if let Some(peer) = weak.upgrade() {
+                        peer.was_open.store(true, Ordering::Release);
+                    }
                     tokio::select! {
                         () = read(link.rx, &weak) => {}
                         () = out.write(link.tx) => {}
@@ -104,6 +114,11 @@ impl Peer {
     pub(crate) fn is_usable(&self) -> bool {
         let state = self.lock();
         state.lost.is_none() && state.targets.len() < TARGETS_MAX
+    }
+
+    /// Whether anything that was queued may have reached the node.
+    pub(crate) fn was_open(&self) -> bool {
+        self.was_open.load(Ordering::Acquire)
     }
 
     pub(crate) fn lost(&self) -> Option<Lost> {
